@@ -1,0 +1,1 @@
+"""The eyes: imagery and frames in, detections out. No database, no HTTP."""

@@ -1,0 +1,1 @@
+"""The city's memory: rules, store and use cases."""

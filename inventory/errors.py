@@ -1,0 +1,70 @@
+"""The inventory's branches of the error tree (root and picture in ``detection/errors.py``).
+
+UrbanInventoryError ─┬─ CallerError ── BoundariesUnusable, PolygonUnusable, PolygonTooLarge, DecisionUnusable, TimeUnusable
+                     └─ StoreError ─┬─ StoreUnreachable     no server answers
+                                    ├─ StoreBusy            another program holds what is needed
+                                    ├─ SchemaBehind         the database waits for ``migrate``
+                                    └─ ClusterUnusable      the embedded cluster cannot run here
+"""
+
+from detection.errors import CallerError, UrbanInventoryError
+
+
+class BoundariesUnusable(CallerError):
+    """A file of areas cannot be read as boundaries."""
+
+    code = "boundaries_unusable"
+
+
+class PolygonUnusable(CallerError):
+    """A polygon to count in is no polygon."""
+
+    code = "geometry_invalid"
+
+
+class PolygonTooLarge(PolygonUnusable):
+    """A polygon to count in is larger than the service accepts."""
+
+    code = "body_too_large"
+
+
+class DecisionUnusable(CallerError):
+    """A decision lacks something, or speaks of nothing."""
+
+    code = "decision_unusable"
+
+
+class TimeUnusable(CallerError):
+    """A date, instant or interval cannot be read."""
+
+    code = "time_unusable"
+
+
+class StoreError(UrbanInventoryError):
+    """The database cannot answer."""
+
+    code = "store_error"
+
+
+class StoreUnreachable(StoreError):
+    """No database server answers at the address given."""
+
+    code = "store_unreachable"
+
+
+class StoreBusy(StoreError):
+    """Another program holds what is needed."""
+
+    code = "store_busy"
+
+
+class SchemaBehind(StoreError):
+    """The database's schema and this program are of different versions."""
+
+    code = "schema_behind"
+
+
+class ClusterUnusable(StoreError):
+    """The embedded PostgreSQL cannot run here."""
+
+    code = "cluster_unusable"
