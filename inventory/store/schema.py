@@ -1,0 +1,505 @@
+"""The tables, as the migrations make them (a test proves that both agree).
+
+Data of a city lies in tables partitioned by ``city_id``; their partitions are made and dropped by the owner's
+functions ``city_create`` and ``city_drop``. Geometry is EPSG:4326 for exchange; ``x`` and ``y`` are the
+position in the city's metric CRS, where distances are computed.
+
+Evidence: scene → survey → observation, and decision. Derived by the fold and rewritten by it alone:
+asset_state, asset_hit, membership, area_count_delta, coverage. History is appended, never changed.
+"""
+
+from geoalchemy2 import Geometry
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Real,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import DATERANGE, JSONB, TIMESTAMP, ExcludeConstraint
+
+SCHEMA = "urban_inventory"
+
+metadata = MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "ix": "%(table_name)s_%(column_0_name)s_idx",
+    },
+)
+
+Instant = TIMESTAMP(timezone=True)
+
+
+def _point() -> Geometry:
+    return Geometry("POINT", srid=4326, spatial_index=False)
+
+
+def _polygons() -> Geometry:
+    return Geometry("MULTIPOLYGON", srid=4326, spatial_index=False)
+
+
+def _recorded_at() -> Column[object]:
+    return Column("recorded_at", Instant, nullable=False, server_default=func.now())
+
+
+def _city_id(**options: object) -> Column[int]:
+    return Column("city_id", Integer, ForeignKey(f"{SCHEMA}.city.id"), nullable=False, **options)  # type: ignore[arg-type]
+
+
+city = Table(
+    "city",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("code", Text, nullable=False, unique=True, comment="the name in addresses: puer"),
+    Column("name", Text, nullable=False),
+    Column("time_zone", Text, nullable=False, comment="IANA name; a date is a whole local day in it"),
+    Column("metric_crs", Text, nullable=False, comment="authority:code in which distances are computed"),
+    Column("boundary", _polygons(), nullable=False),
+    Column("boundary_given", Boolean, nullable=False, server_default=text("false")),
+    _recorded_at(),
+    CheckConstraint("code ~ '^[a-z0-9][a-z0-9_-]{0,62}$'", name="code"),
+)
+
+asset_class = Table(
+    "asset_class",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("label", JSONB, nullable=False),
+    CheckConstraint("kind in ('static', 'mobile')", name="kind"),
+    comment="copy of the taxonomy, so that SQL clients can join it",
+)
+
+city_class = Table(
+    "city_class",
+    metadata,
+    _city_id(),
+    Column("class", Text, ForeignKey(f"{SCHEMA}.asset_class.name"), nullable=False),
+    PrimaryKeyConstraint("city_id", "class"),
+    comment="the classes that a city counts",
+)
+
+model_choice = Table(
+    "model_choice",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _city_id(),
+    Column("class", Text, ForeignKey(f"{SCHEMA}.asset_class.name"), nullable=False),
+    Column("model", Text, nullable=False),
+    _recorded_at(),
+    comment="which model a city used for a class, newest last (R3); before any choice the taxonomy's",
+)
+
+department = Table(
+    "department",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    _city_id(),
+    Column("code", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    UniqueConstraint("city_id", "code"),
+)
+
+principal = Table(
+    "principal",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),
+    _recorded_at(),
+    CheckConstraint("kind in ('person', 'key')", name="kind"),
+)
+
+role_grant = Table(
+    "role_grant",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("principal_id", Integer, ForeignKey(f"{SCHEMA}.principal.id"), nullable=False),
+    Column("role", Text, nullable=False),
+    _city_id(),
+    Column("area_level", Text),
+    Column("area_code", Text),
+    Column("department_id", Integer, ForeignKey(f"{SCHEMA}.department.id")),
+    _recorded_at(),
+    CheckConstraint("role in ('reader', 'field', 'editor', 'admin')", name="role"),
+    CheckConstraint("(area_level is null) = (area_code is null)", name="area"),
+    comment="scope of a role: city × area × department; null is all",
+)
+
+source = Table(
+    "source",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    _city_id(),
+    Column("name", Text, nullable=False),
+    Column("department_id", Integer, ForeignKey(f"{SCHEMA}.department.id")),
+    Column("licence", Text),
+    Column("attribution", Text),
+    UniqueConstraint("city_id", "name"),
+)
+
+area_version = Table(
+    "area_version",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _city_id(),
+    Column("level", Text, nullable=False),
+    Column("level_rank", SmallInteger, nullable=False, comment="0 is the top level"),
+    Column("code", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("parent_level", Text),
+    Column("parent_code", Text),
+    Column("department_id", Integer, ForeignKey(f"{SCHEMA}.department.id")),
+    Column("valid", DATERANGE, nullable=False, comment="city-local dates; the first has no lower bound"),
+    Column("geom", _polygons(), nullable=False),
+    Column("area_m2", Double, nullable=False),
+    _recorded_at(),
+    CheckConstraint("not isempty(valid)", name="valid"),
+    ExcludeConstraint(
+        (text("city_id"), "="),
+        (text("level"), "="),
+        (text("code"), "="),
+        (text("valid"), "&&"),
+        name="area_version_one_version_a_day",
+        using="gist",
+    ),
+    Index("area_version_geom_idx", "geom", postgresql_using="gist"),
+    comment="one version of one area (R12); not partitioned: exclusion constraints cannot be",
+)
+
+campaign = Table(
+    "campaign",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _city_id(),
+    Column("source_id", Integer, ForeignKey(f"{SCHEMA}.source.id"), nullable=False),
+    Column("name", Text, nullable=False, comment="the local date unless named"),
+    UniqueConstraint("city_id", "source_id", "name"),
+    comment="one look at the ground by one source (R4); in effect on its last scene's date",
+)
+
+scene = Table(
+    "scene",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _city_id(),
+    Column("public_id", Text, nullable=False),
+    Column("campaign_id", BigInteger, ForeignKey(f"{SCHEMA}.campaign.id"), nullable=False),
+    Column("path", Text, comment="where the file lay when last seen; null once purged"),
+    Column("pixel_hash", Text, nullable=False),
+    Column("georeference_hash", Text, nullable=False),
+    Column("taken_at", Instant, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("ground_resolution_m", Double, nullable=False),
+    Column("width_px", Integer, nullable=False),
+    Column("height_px", Integer, nullable=False),
+    Column("footprint", _polygons(), nullable=False, comment="the ground of its valid pixels"),
+    Column("licence", Text),
+    Column("attribution", Text),
+    Column("superseded_by", BigInteger, ForeignKey(f"{SCHEMA}.scene.id")),
+    Column("purged_at", Instant),
+    _recorded_at(),
+    UniqueConstraint("city_id", "public_id"),
+    CheckConstraint("kind in ('nadir', 'oblique', 'street', 'fixed')", name="kind"),
+    Index(
+        "scene_one_in_force_idx",
+        "city_id",
+        "pixel_hash",
+        unique=True,
+        postgresql_where=text("superseded_by is null and purged_at is null"),
+    ),
+    Index("scene_footprint_idx", "footprint", postgresql_using="gist"),
+)
+
+survey = Table(
+    "survey",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _city_id(),
+    Column("public_id", Text, nullable=False),
+    Column("scene_id", BigInteger, ForeignKey(f"{SCHEMA}.scene.id"), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("model_sha256", Text, nullable=False),
+    Column("settings_key", Text, nullable=False),
+    Column("card", JSONB, nullable=False, comment="the card as it was: its parameters are constants"),
+    Column("classes", ARRAY(Text), nullable=False),
+    Column("surveyed", _polygons(), nullable=False),
+    Column("windows", Integer, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("withdrawn_at", Instant),
+    Column("shift_m", ARRAY(Double), comment="systematic shift removed before matching, (x, y)"),
+    _recorded_at(),
+    UniqueConstraint("city_id", "public_id"),
+    UniqueConstraint("scene_id", "model_sha256", "settings_key"),
+    Index("survey_surveyed_idx", "surveyed", postgresql_using="gist"),
+)
+
+survey_class = Table(
+    "survey_class",
+    metadata,
+    Column("survey_id", BigInteger, ForeignKey(f"{SCHEMA}.survey.id", ondelete="CASCADE"), nullable=False),
+    Column("class", Text, ForeignKey(f"{SCHEMA}.asset_class.name"), nullable=False),
+    Column("in_force", Boolean, nullable=False, comment="derived (R3)"),
+    Column("adequate", Boolean, nullable=False, comment="may testify to absence (R5)"),
+    PrimaryKeyConstraint("survey_id", "class"),
+)
+
+_BY_CITY = {"postgresql_partition_by": "LIST (city_id)"}
+
+observation = Table(
+    "observation",
+    metadata,
+    _city_id(),
+    Column("id", BigInteger, Identity(always=False), nullable=False),
+    Column("survey_id", BigInteger, ForeignKey(f"{SCHEMA}.survey.id"), nullable=False),
+    Column("class", Text, nullable=False),
+    Column("geom", _point(), nullable=False),
+    Column("x", Double, nullable=False),
+    Column("y", Double, nullable=False),
+    Column("error_m", Real, nullable=False),
+    Column("width_m", Real, nullable=False),
+    Column("height_m", Real, nullable=False),
+    Column("score", Real, nullable=False),
+    Column("plausible", Boolean, nullable=False, comment="size within the class's range (R6)"),
+    Column("box_px", ARRAY(Real), nullable=False),
+    PrimaryKeyConstraint("city_id", "id"),
+    CheckConstraint("error_m > 0 and width_m > 0 and height_m > 0", name="sizes"),
+    CheckConstraint("score between 0 and 1", name="score"),
+    Index("observation_survey_idx", "survey_id", "class"),
+    Index("observation_geom_idx", "geom", postgresql_using="gist"),
+    **_BY_CITY,
+)
+
+decision = Table(
+    "decision",
+    metadata,
+    _city_id(),
+    Column("id", BigInteger, Identity(always=False), nullable=False, comment="the recorded sequence"),
+    Column("public_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("class", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("geom", _point(), nullable=False, comment="where the decision speaks of (R11)"),
+    Column("x", Double, nullable=False),
+    Column("y", Double, nullable=False),
+    Column("gate_m", Real, nullable=False),
+    Column("asset", Text, comment="the public id that the person named"),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("author", Text, nullable=False),
+    Column("reason", Text),
+    Column("retracts", BigInteger),
+    _recorded_at(),
+    PrimaryKeyConstraint("city_id", "id"),
+    UniqueConstraint("city_id", "public_id"),
+    CheckConstraint(
+        "kind in ('verify', 'reject', 'move', 'reclassify', 'describe', 'add', 'merge', 'split', 'retract')",
+        name="kind",
+    ),
+    CheckConstraint("(kind = 'retract') = (retracts is not null)", name="retracts"),
+    **_BY_CITY,
+)
+
+asset = Table(
+    "asset",
+    metadata,
+    _city_id(),
+    Column("id", BigInteger, Identity(always=False), nullable=False),
+    Column("public_id", Text, nullable=False),
+    Column("class", Text, nullable=False, comment="the class it was minted as"),
+    Column("root_observation", BigInteger, comment="the observation that minted it (R7)"),
+    Column("root_decision", BigInteger, comment="or the decision"),
+    Column("alias_of", BigInteger, comment="the older id of the same track, while they share it"),
+    Column("replaces", BigInteger),
+    _recorded_at(),
+    PrimaryKeyConstraint("city_id", "id"),
+    UniqueConstraint("city_id", "public_id"),
+    UniqueConstraint("city_id", "root_observation"),
+    UniqueConstraint("city_id", "root_decision"),
+    CheckConstraint("(root_observation is null) <> (root_decision is null)", name="root"),
+    CheckConstraint("alias_of <> id", name="alias"),
+    comment="identities: never deleted, never used twice",
+    **_BY_CITY,
+)
+
+asset_hit = Table(
+    "asset_hit",
+    metadata,
+    _city_id(),
+    Column("observation_id", BigInteger, nullable=False),
+    Column("asset_id", BigInteger, nullable=False),
+    PrimaryKeyConstraint("city_id", "observation_id"),
+    Index("asset_hit_asset_idx", "asset_id"),
+    comment="which observations an asset's track was last made of",
+    **_BY_CITY,
+)
+
+asset_state = Table(
+    "asset_state",
+    metadata,
+    _city_id(),
+    Column("id", BigInteger, Identity(always=False), nullable=False),
+    Column("asset_id", BigInteger, comment="null for mobile classes, which have no identity (R10)"),
+    Column("observation_id", BigInteger, comment="the newest evidence, if an observation"),
+    Column("decision_id", BigInteger, comment="the newest evidence, if a decision"),
+    Column("survey_id", BigInteger),
+    Column("class", Text, nullable=False),
+    Column("valid_from", Instant, nullable=False),
+    Column("valid_to", Instant, comment="null: until now"),
+    Column("listed", Boolean, nullable=False, comment="counted as present (R8)"),
+    Column("status", Text, nullable=False),
+    Column("verified", Boolean, nullable=False),
+    Column("review", Boolean, nullable=False, comment="later imagery asks a person again (R11)"),
+    Column("probability", Real, nullable=False),
+    Column("geom", _point(), nullable=False),
+    Column("x", Double, nullable=False),
+    Column("y", Double, nullable=False),
+    Column("error_m", Real, nullable=False),
+    Column("width_m", Real, nullable=False),
+    Column("height_m", Real, nullable=False),
+    Column("score", Real),
+    Column("hits", SmallInteger, nullable=False),
+    Column("first_seen", Instant, nullable=False),
+    Column("last_seen", Instant, nullable=False),
+    Column("first_missed", Instant, comment="first adequate look without a hit since last_seen (R9)"),
+    Column("details", JSONB),
+    Column("digest", BigInteger, nullable=False, comment="hash of the content, for comparing folds"),
+    PrimaryKeyConstraint("city_id", "id"),
+    CheckConstraint("status in ('present', 'doubtful', 'gone', 'rejected')", name="status"),
+    CheckConstraint("valid_to is null or valid_to > valid_from", name="valid"),
+    CheckConstraint("probability between 0 and 1", name="probability"),
+    CheckConstraint("(asset_id is null) <= (observation_id is not null)", name="subject"),
+    Index("asset_state_asset_idx", "asset_id", "valid_from"),
+    Index("asset_state_class_idx", "class", "valid_from"),
+    Index(
+        "asset_state_now_idx",
+        "geom",
+        postgresql_using="gist",
+        postgresql_where=text("listed and valid_to is null"),
+    ),
+    Index("asset_state_geom_idx", "geom", postgresql_using="gist"),
+    comment="what the fold says of every asset, by as-of time (R1)",
+    **_BY_CITY,
+)
+
+membership = Table(
+    "membership",
+    metadata,
+    _city_id(),
+    Column("state_id", BigInteger, nullable=False),
+    Column("area_version_id", BigInteger, nullable=False),
+    PrimaryKeyConstraint("city_id", "area_version_id", "state_id"),
+    Index("membership_state_idx", "state_id"),
+    comment="the area version of each level that holds a state's position (R12)",
+    **_BY_CITY,
+)
+
+area_count_delta = Table(
+    "area_count_delta",
+    metadata,
+    _city_id(),
+    Column("area_version_id", BigInteger, nullable=False, comment="0 is the whole city"),
+    Column("class", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("listed", Integer, nullable=False, comment="change of the count at this as-of instant"),
+    Column("verified", Integer, nullable=False),
+    Index("area_count_delta_idx", "area_version_id", "class", "at", postgresql_include=["listed", "verified"]),
+    comment="append-only; the count as of T is the sum of what happened at or before T",
+    **_BY_CITY,
+)
+
+coverage = Table(
+    "coverage",
+    metadata,
+    _city_id(),
+    Column("area_version_id", BigInteger, nullable=False, comment="0 the whole city, −rank−1 outside a level"),
+    Column("class", Text, nullable=False),
+    Column("at", Instant, nullable=False, comment="from this as-of instant on"),
+    Column("share", Double, nullable=False),
+    Column("oldest_look", Instant, nullable=False),
+    Column("newest_look", Instant, nullable=False),
+    Column("models", ARRAY(Text), nullable=False, comment="name@sha256 of the newest looks' models"),
+    PrimaryKeyConstraint("city_id", "area_version_id", "class", "at"),
+    CheckConstraint("share > 0 and share <= 1", name="share"),
+    comment="share of an area surveyed adequately for a class, in steps (R5, R13)",
+    **_BY_CITY,
+)
+
+history = Table(
+    "history",
+    metadata,
+    _city_id(),
+    Column("id", BigInteger, Identity(always=False), nullable=False),
+    _recorded_at(),
+    Column("asset_id", BigInteger),
+    Column("state_id", BigInteger, nullable=False),
+    Column("change", SmallInteger, nullable=False, comment="+1 said from now on, -1 no longer said"),
+    Column("state", JSONB, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("cause_id", Text),
+    Column("author", Text, nullable=False),
+    PrimaryKeyConstraint("city_id", "id"),
+    CheckConstraint("change in (-1, 1)", name="change"),
+    Index("history_asset_idx", "asset_id", "recorded_at"),
+    comment="every change of a state with its cause (R14): summed up to R, what was known at R",
+    **_BY_CITY,
+)
+
+scene_log = Table(
+    "scene_log",
+    metadata,
+    _city_id(),
+    Column("id", BigInteger, Identity(always=False), nullable=False),
+    _recorded_at(),
+    Column("event", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("author", Text, nullable=False),
+    PrimaryKeyConstraint("city_id", "id"),
+    comment="what was said about evidence: stored, withdrawn, restored, redated, located, purged, chosen",
+    **_BY_CITY,
+)
+
+PARTITIONED: tuple[str, ...] = tuple(
+    table.name for table in metadata.sorted_tables if table.dialect_options["postgresql"]["partition_by"]
+)
+
+# Permanent and unlogged: COPY lands here, set-based SQL carries on (see store/copy.py).
+staging_observation = Table(
+    "staging_observation",
+    metadata,
+    Column("city_id", Integer, nullable=False),
+    Column("job", BigInteger, nullable=False),
+    Column("survey_id", BigInteger, nullable=False),
+    Column("class", Text, nullable=False),
+    Column("lon", Double, nullable=False),
+    Column("lat", Double, nullable=False),
+    Column("x", Double, nullable=False),
+    Column("y", Double, nullable=False),
+    Column("error_m", Real, nullable=False),
+    Column("width_m", Real, nullable=False),
+    Column("height_m", Real, nullable=False),
+    Column("score", Real, nullable=False),
+    Column("plausible", Boolean, nullable=False),
+    Column("box_px", ARRAY(Real), nullable=False),
+    Index("staging_observation_job_idx", "job"),
+    prefixes=["UNLOGGED"],
+)
