@@ -2,9 +2,10 @@
 
 UrbanInventoryError ─┬─ CallerError ── BoundariesUnusable, PolygonUnusable, PolygonTooLarge, DecisionUnusable, TimeUnusable
                      └─ StoreError ─┬─ StoreUnreachable     no server answers
-                                    ├─ StoreBusy            another program holds what is needed
+                                    ├─ StoreBusy ── DataFolderInUse   another program holds what is needed
                                     ├─ SchemaBehind         the database waits for ``migrate``
-                                    └─ ClusterUnusable      the embedded cluster cannot run here
+                                    └─ ClusterUnusable ─┬─ ServerMissing            no PostgreSQL, no PostGIS
+                                                        └─ ClusterVersionUnusable   not this version
 """
 
 from detection.errors import CallerError, UrbanInventoryError
@@ -58,6 +59,12 @@ class StoreBusy(StoreError):
     code = "store_busy"
 
 
+class DataFolderInUse(StoreBusy):
+    """Another program does on the data folder what only one may do at a time."""
+
+    code = "data_folder_in_use"
+
+
 class SchemaBehind(StoreError):
     """The database's schema and this program are of different versions."""
 
@@ -68,3 +75,15 @@ class ClusterUnusable(StoreError):
     """The embedded PostgreSQL cannot run here."""
 
     code = "cluster_unusable"
+
+
+class ServerMissing(ClusterUnusable):
+    """PostgreSQL or PostGIS is not installed."""
+
+    code = "server_missing"
+
+
+class ClusterVersionUnusable(ClusterUnusable):
+    """The data folder was made by a version of PostgreSQL that is not installed."""
+
+    code = "cluster_version"

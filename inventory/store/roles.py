@@ -53,7 +53,7 @@ def administrator_script(database: str = DATABASE) -> str:
     """The lines for ``psql`` that prepare an external server, passwords left to its administrator."""
     lines = [
         *cluster_statements(),
-        f'CREATE DATABASE "{database}" ENCODING \'UTF8\' TEMPLATE template0',
+        f"CREATE DATABASE \"{database}\" ENCODING 'UTF8' TEMPLATE template0",
     ]
     script = ";\n".join(lines) + f";\n\\connect {database}\n"
     script += ";\n".join(database_statements(database)) + ";\n"

@@ -8,6 +8,7 @@ as an unprivileged user, because PostgreSQL refuses to run as root.
 import os
 import pwd
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -111,8 +112,7 @@ def programs_for_new(binaries: Sequence[str] = BINARIES) -> Programs:
         version = found[0].version
         raise ServerMissing(
             f"PostgreSQL {version} is installed without PostGIS",
-            do=f"Install it with: apt-get install postgresql-{version}-postgis-3 "
-            "(or run scripts/setup).",
+            do=f"Install it with: apt-get install postgresql-{version}-postgis-3 (or run scripts/setup).",
         )
     raise ServerMissing(
         f"PostgreSQL {OLDEST_VERSION} or newer is not installed", where=", ".join(binaries), do=_INSTALL
@@ -418,7 +418,7 @@ def _environment() -> dict[str, str]:
 def _is_same(process: psutil.Process, postmaster: Postmaster, data: Path) -> bool:
     """Whether a postgres process serves this folder: by where it stands, else by when it began."""
     with suppress(psutil.AccessDenied, OSError):
-        return os.path.samefile(process.cwd(), data)
+        return Path(process.cwd()).samefile(data)
     # PostgreSQL writes its start a moment after the kernel does; a clock set in between moves it.
     return abs(process.create_time() - postmaster.started_at) < 10
 
@@ -431,8 +431,10 @@ def _reap(pid: int) -> None:
             _children.pop(pid, None)
         return
     # As process 1 of a container we also inherit servers that others started.
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+    with suppress(ChildProcessError, psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE and "postgres" in process.name():
+            os.waitpid(pid, os.WNOHANG)
 
 
 def _gone(pid: int, *, within_s: float) -> bool:
@@ -454,7 +456,5 @@ def _last_lines(text: str, count: int = 3) -> str:
 
 
 def _remove_tree(folder: Path) -> None:
-    import shutil
-
     if folder.exists():
         shutil.rmtree(folder)
