@@ -41,12 +41,18 @@ def database_statements(database: str = DATABASE) -> list[str]:
     statements = [f"CREATE EXTENSION IF NOT EXISTS {extension}" for extension in EXTENSIONS]
     statements += [
         f'ALTER DATABASE "{database}" OWNER TO "{OWNER}"',
-        # Staging tables are permanent, so nobody needs TEMP or a schema of their own.
-        f'REVOKE ALL ON DATABASE "{database}" FROM PUBLIC',
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
     ]
-    statements += [f'GRANT CONNECT ON DATABASE "{database}" TO "{role}"' for role in ROLES]
-    return statements
+    return statements + connect_statements(database)
+
+
+def connect_statements(database: str = DATABASE) -> list[str]:
+    """Statements that let our roles, and nobody else, into a database; a copy of one needs them anew."""
+    return [
+        # Without TEMP: staging tables are permanent, so nobody needs tables of their own.
+        f'REVOKE ALL ON DATABASE "{database}" FROM PUBLIC',
+        *(f'GRANT CONNECT ON DATABASE "{database}" TO "{role}"' for role in ROLES),
+    ]
 
 
 def administrator_script(database: str = DATABASE) -> str:

@@ -1,0 +1,42 @@
+"""Fixtures of all tests: a real database per test, cloned from one migrated template."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from inventory.store.database import Database
+from tests.support.database import ClonedDatabase, TestServer, cloned_database, running_server
+
+
+@pytest.fixture(scope="session")
+def database_server() -> Iterator[TestServer]:
+    """The server of this run; started by the first test that needs one."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def cloned(database_server: TestServer) -> Iterator[ClonedDatabase]:
+    """An empty database with the current schema, as URLs of its roles."""
+    with cloned_database(database_server) as clone:
+        yield clone
+
+
+@pytest.fixture
+def database(cloned: ClonedDatabase) -> Iterator[Database]:
+    """An empty database with the current schema, as the service's role sees it."""
+    opened = Database(cloned.service_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared data sets and models; tests that need it skip without it."""
+    beside = Path(__file__).parents[2] / "shared"
+    folder = Path(os.environ.get("URBAN_INVENTORY_SHARED", beside))
+    if not folder.is_dir():
+        pytest.skip(f"shared data not found: {folder} (set URBAN_INVENTORY_SHARED)")
+    return folder
