@@ -22,7 +22,8 @@ from sqlalchemy import (
     Integer,
     MetaData,
     PrimaryKeyConstraint,
-    Real,
+    REAL,
+    Sequence,
     SmallInteger,
     Table,
     Text,
@@ -39,7 +40,7 @@ metadata = MetaData(
     naming_convention={
         "pk": "%(table_name)s_pkey",
         "fk": "%(table_name)s_%(column_0_name)s_fkey",
-        "uq": "%(table_name)s_%(column_0_name)s_key",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
         "ck": "%(table_name)s_%(constraint_name)s_check",
         "ix": "%(table_name)s_%(column_0_name)s_idx",
     },
@@ -54,6 +55,14 @@ def _point() -> Geometry:
 
 def _polygons() -> Geometry:
     return Geometry("MULTIPOLYGON", srid=4326, spatial_index=False)
+
+
+def _row_id(table: str, comment: str | None = None) -> Column[int]:
+    # A sequence by hand: before PostgreSQL 17 partitioned tables cannot have identity columns.
+    numbers = Sequence(f"{table}_id_seq", metadata=metadata)
+    return Column(
+        "id", BigInteger, numbers, server_default=numbers.next_value(), nullable=False, comment=comment
+    )
 
 
 def _recorded_at() -> Column[object]:
@@ -269,18 +278,18 @@ observation = Table(
     "observation",
     metadata,
     _city_id(),
-    Column("id", BigInteger, Identity(always=False), nullable=False),
+    _row_id("observation"),
     Column("survey_id", BigInteger, ForeignKey(f"{SCHEMA}.survey.id"), nullable=False),
     Column("class", Text, nullable=False),
     Column("geom", _point(), nullable=False),
     Column("x", Double, nullable=False),
     Column("y", Double, nullable=False),
-    Column("error_m", Real, nullable=False),
-    Column("width_m", Real, nullable=False),
-    Column("height_m", Real, nullable=False),
-    Column("score", Real, nullable=False),
+    Column("error_m", REAL, nullable=False),
+    Column("width_m", REAL, nullable=False),
+    Column("height_m", REAL, nullable=False),
+    Column("score", REAL, nullable=False),
     Column("plausible", Boolean, nullable=False, comment="size within the class's range (R6)"),
-    Column("box_px", ARRAY(Real), nullable=False),
+    Column("box_px", ARRAY(REAL), nullable=False),
     PrimaryKeyConstraint("city_id", "id"),
     CheckConstraint("error_m > 0 and width_m > 0 and height_m > 0", name="sizes"),
     CheckConstraint("score between 0 and 1", name="score"),
@@ -293,7 +302,7 @@ decision = Table(
     "decision",
     metadata,
     _city_id(),
-    Column("id", BigInteger, Identity(always=False), nullable=False, comment="the recorded sequence"),
+    _row_id("decision", "the recorded sequence"),
     Column("public_id", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("class", Text, nullable=False),
@@ -301,7 +310,7 @@ decision = Table(
     Column("geom", _point(), nullable=False, comment="where the decision speaks of (R11)"),
     Column("x", Double, nullable=False),
     Column("y", Double, nullable=False),
-    Column("gate_m", Real, nullable=False),
+    Column("gate_m", REAL, nullable=False),
     Column("asset", Text, comment="the public id that the person named"),
     Column("details", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("author", Text, nullable=False),
@@ -322,7 +331,7 @@ asset = Table(
     "asset",
     metadata,
     _city_id(),
-    Column("id", BigInteger, Identity(always=False), nullable=False),
+    _row_id("asset"),
     Column("public_id", Text, nullable=False),
     Column("class", Text, nullable=False, comment="the class it was minted as"),
     Column("root_observation", BigInteger, comment="the observation that minted it (R7)"),
@@ -356,7 +365,7 @@ asset_state = Table(
     "asset_state",
     metadata,
     _city_id(),
-    Column("id", BigInteger, Identity(always=False), nullable=False),
+    _row_id("asset_state"),
     Column("asset_id", BigInteger, comment="null for mobile classes, which have no identity (R10)"),
     Column("observation_id", BigInteger, comment="the newest evidence, if an observation"),
     Column("decision_id", BigInteger, comment="the newest evidence, if a decision"),
@@ -368,14 +377,14 @@ asset_state = Table(
     Column("status", Text, nullable=False),
     Column("verified", Boolean, nullable=False),
     Column("review", Boolean, nullable=False, comment="later imagery asks a person again (R11)"),
-    Column("probability", Real, nullable=False),
+    Column("probability", REAL, nullable=False),
     Column("geom", _point(), nullable=False),
     Column("x", Double, nullable=False),
     Column("y", Double, nullable=False),
-    Column("error_m", Real, nullable=False),
-    Column("width_m", Real, nullable=False),
-    Column("height_m", Real, nullable=False),
-    Column("score", Real),
+    Column("error_m", REAL, nullable=False),
+    Column("width_m", REAL, nullable=False),
+    Column("height_m", REAL, nullable=False),
+    Column("score", REAL),
     Column("hits", SmallInteger, nullable=False),
     Column("first_seen", Instant, nullable=False),
     Column("last_seen", Instant, nullable=False),
@@ -447,7 +456,7 @@ history = Table(
     "history",
     metadata,
     _city_id(),
-    Column("id", BigInteger, Identity(always=False), nullable=False),
+    _row_id("history"),
     _recorded_at(),
     Column("asset_id", BigInteger),
     Column("state_id", BigInteger, nullable=False),
@@ -467,7 +476,7 @@ scene_log = Table(
     "scene_log",
     metadata,
     _city_id(),
-    Column("id", BigInteger, Identity(always=False), nullable=False),
+    _row_id("scene_log"),
     _recorded_at(),
     Column("event", Text, nullable=False),
     Column("subject", Text, nullable=False),
@@ -482,11 +491,11 @@ PARTITIONED: tuple[str, ...] = tuple(
     table.name for table in metadata.sorted_tables if table.dialect_options["postgresql"]["partition_by"]
 )
 
-# Permanent and unlogged: COPY lands here, set-based SQL carries on (see store/copy.py).
+# Permanent and unlogged: COPY lands here and set-based SQL carries on, so that the service needs neither
+# TEMP nor COPY into tables under row policies. ``job`` keeps concurrent writers apart.
 staging_observation = Table(
     "staging_observation",
     metadata,
-    Column("city_id", Integer, nullable=False),
     Column("job", BigInteger, nullable=False),
     Column("survey_id", BigInteger, nullable=False),
     Column("class", Text, nullable=False),
@@ -494,12 +503,59 @@ staging_observation = Table(
     Column("lat", Double, nullable=False),
     Column("x", Double, nullable=False),
     Column("y", Double, nullable=False),
-    Column("error_m", Real, nullable=False),
-    Column("width_m", Real, nullable=False),
-    Column("height_m", Real, nullable=False),
-    Column("score", Real, nullable=False),
+    Column("error_m", REAL, nullable=False),
+    Column("width_m", REAL, nullable=False),
+    Column("height_m", REAL, nullable=False),
+    Column("score", REAL, nullable=False),
     Column("plausible", Boolean, nullable=False),
-    Column("box_px", ARRAY(Real), nullable=False),
+    Column("box_px", ARRAY(REAL), nullable=False),
     Index("staging_observation_job_idx", "job"),
     prefixes=["UNLOGGED"],
 )
+
+staging_state = Table(
+    "staging_state",
+    metadata,
+    Column("job", BigInteger, nullable=False),
+    Column("id", BigInteger, nullable=False),
+    Column("asset_id", BigInteger),
+    Column("observation_id", BigInteger),
+    Column("decision_id", BigInteger),
+    Column("survey_id", BigInteger),
+    Column("class", Text, nullable=False),
+    Column("valid_from", Instant, nullable=False),
+    Column("valid_to", Instant),
+    Column("listed", Boolean, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("verified", Boolean, nullable=False),
+    Column("review", Boolean, nullable=False),
+    Column("probability", REAL, nullable=False),
+    Column("lon", Double, nullable=False),
+    Column("lat", Double, nullable=False),
+    Column("x", Double, nullable=False),
+    Column("y", Double, nullable=False),
+    Column("error_m", REAL, nullable=False),
+    Column("width_m", REAL, nullable=False),
+    Column("height_m", REAL, nullable=False),
+    Column("score", REAL),
+    Column("hits", SmallInteger, nullable=False),
+    Column("first_seen", Instant, nullable=False),
+    Column("last_seen", Instant, nullable=False),
+    Column("first_missed", Instant),
+    Column("details", JSONB),
+    Column("digest", BigInteger, nullable=False),
+    Index("staging_state_job_idx", "job"),
+    prefixes=["UNLOGGED"],
+)
+
+staging_membership = Table(
+    "staging_membership",
+    metadata,
+    Column("job", BigInteger, nullable=False),
+    Column("state_id", BigInteger, nullable=False),
+    Column("area_version_id", BigInteger, nullable=False),
+    Index("staging_membership_job_idx", "job"),
+    prefixes=["UNLOGGED"],
+)
+
+job_number = Sequence("job_number_seq", metadata=metadata)

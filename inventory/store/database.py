@@ -1,0 +1,132 @@
+"""The one place that opens database sessions.
+
+A use case opens one transaction with the patience it needs and hands the connection to store functions;
+these never commit. Sessions are the service's: a role that owns nothing (``roles.py``).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from inventory.errors import SchemaBehind, StoreBusy, StoreError, StoreUnreachable
+from inventory.store import migrate
+from inventory.store.cluster import open_cluster
+
+_LOCK_NOT_AVAILABLE = "55P03"
+_QUERY_CANCELED = "57014"
+_INSUFFICIENT_PRIVILEGE = "42501"
+
+
+class Patience(Enum):
+    """How long a statement may run and wait for a lock, in milliseconds (0: without limit)."""
+
+    HTTP = (5_000, 2_000)
+    EXPORT = (120_000, 2_000)
+    DECISION = (0, 30_000)
+    JOB = (0, 0)
+
+
+class Database:
+    """A PostGIS database of the inventory, its schema current."""
+
+    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+        self._engine: Engine = create_engine(
+            url,
+            pool_size=pool_size,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"},
+        )
+
+    @contextmanager
+    def transaction(self, patience: Patience = Patience.HTTP, *, read_only: bool = False) -> Iterator[Connection]:
+        """One transaction; committed when the block ends well, undone when it does not.
+
+        Raises:
+            StoreUnreachable: the server does not answer, or went away.
+            StoreBusy: a lock or an answer took longer than ``patience``.
+        """
+        statement_ms, lock_ms = patience.value
+        try:
+            with self._engine.begin() as connection:
+                if read_only:
+                    connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+                connection.execute(
+                    text(
+                        "SELECT set_config('statement_timeout', :statement, true),"
+                        " set_config('lock_timeout', :lock, true)"
+                    ),
+                    {"statement": str(statement_ms), "lock": str(lock_ms)},
+                )
+                yield connection
+        except DBAPIError as error:
+            raise _translated(error) from error
+
+    def close(self) -> None:
+        """Gives all connections back."""
+        self._engine.dispose()
+
+
+def _translated(error: DBAPIError) -> StoreError:
+    state = getattr(error.orig, "sqlstate", None)
+    if state in (_LOCK_NOT_AVAILABLE, _QUERY_CANCELED):
+        return StoreBusy(
+            "the database did not answer in time" if state == _QUERY_CANCELED else "another job is writing",
+            do="Try again in a moment.",
+        )
+    if error.connection_invalidated or isinstance(error, OperationalError):
+        return StoreUnreachable(
+            "the database does not answer",
+            do="Run “urban-inventory doctor” to see what is wrong.",
+        )
+    if state == _INSUFFICIENT_PRIVILEGE:
+        return StoreError(
+            "the service's role lacks a right",
+            do="Run “urban-inventory migrate” with URBAN_INVENTORY_OWNER_DATABASE_URL set.",
+        )
+    return StoreError(f"the database refused: {str(error.orig).splitlines()[0]}")
+
+
+@contextmanager
+def open_database(
+    home: Path, *, database_url: str | None = None, pool_size: int = 8
+) -> Iterator[Database]:
+    """The database of an installation: the external one of ``database_url``, else the embedded one in ``home``.
+
+    An embedded database is brought to this program's schema, after a dump; an external one is left to
+    ``urban-inventory migrate``.
+
+    Raises:
+        SchemaBehind: the external database waits for ``migrate``, or is newer than the program.
+        StoreUnreachable, ClusterUnusable, StoreBusy: no database can be had.
+    """
+    if database_url is not None:
+        database = Database(database_url, pool_size=pool_size)
+        try:
+            _require_current_schema(database)
+            yield database
+        finally:
+            database.close()
+        return
+    with open_cluster(home / "postgres") as cluster:
+        migrate.upgrade_embedded(cluster.owner_url, backups=home / "backups")
+        database = Database(cluster.service_url, pool_size=pool_size)
+        try:
+            yield database
+        finally:
+            database.close()
+
+
+def _require_current_schema(database: Database) -> None:
+    with database.transaction() as connection:
+        found = migrate.current_revision(connection)
+    wanted = migrate.head_revision()
+    if found != wanted:
+        raise SchemaBehind(
+            f"the database's schema is at {found or 'nothing'}, this program needs {wanted}",
+            do="Run “urban-inventory migrate” with URBAN_INVENTORY_OWNER_DATABASE_URL set.",
+        )
+
