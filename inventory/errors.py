@@ -1,6 +1,8 @@
 """The inventory's branches of the error tree (root and picture in ``detection/errors.py``).
 
-UrbanInventoryError ─┬─ CallerError ── BoundariesUnusable, PolygonUnusable, PolygonTooLarge, DecisionUnusable, TimeUnusable
+UrbanInventoryError ─┬─ CallerError ─┬─ BoundariesUnusable, DecisionUnusable, TimeUnusable
+                     │               └─ PolygonUnusable ── PolygonTooLarge
+                     ├─ ConfigurationError          a setting is wrong
                      └─ StoreError ─┬─ StoreUnreachable     no server answers
                                     ├─ StoreBusy ── DataFolderInUse   another program holds what is needed
                                     ├─ SchemaBehind         the database waits for ``migrate``
@@ -39,6 +41,12 @@ class TimeUnusable(CallerError):
     """A date, instant or interval cannot be read."""
 
     code = "time_unusable"
+
+
+class ConfigurationError(UrbanInventoryError):
+    """A setting of the installation is wrong."""
+
+    code = "configuration"
 
 
 class StoreError(UrbanInventoryError):

@@ -42,7 +42,9 @@ class Database:
         )
 
     @contextmanager
-    def transaction(self, patience: Patience = Patience.HTTP, *, read_only: bool = False) -> Iterator[Connection]:
+    def transaction(
+        self, patience: Patience = Patience.HTTP, *, read_only: bool = False
+    ) -> Iterator[Connection]:
         """One transaction; committed when the block ends well, undone when it does not.
 
         Raises:
@@ -91,9 +93,7 @@ def _translated(error: DBAPIError) -> StoreError:
 
 
 @contextmanager
-def open_database(
-    home: Path, *, database_url: str | None = None, pool_size: int = 8
-) -> Iterator[Database]:
+def open_database(home: Path, *, database_url: str | None = None, pool_size: int = 8) -> Iterator[Database]:
     """The database of an installation: the external one of ``database_url``, else the embedded one in ``home``.
 
     An embedded database is brought to this program's schema, after a dump; an external one is left to
@@ -129,4 +129,3 @@ def _require_current_schema(database: Database) -> None:
             f"the database's schema is at {found or 'nothing'}, this program needs {wanted}",
             do="Run “urban-inventory migrate” with URBAN_INVENTORY_OWNER_DATABASE_URL set.",
         )
-

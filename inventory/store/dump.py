@@ -21,7 +21,9 @@ def dump_database(url: str, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(file.parent).free < _LEAST_FREE_BYTES:
         raise StoreError(
-            "too little space for a dump", where=str(file.parent), do="Free 256 MiB or more, then start again."
+            "too little space for a dump",
+            where=str(file.parent),
+            do="Free 256 MiB or more, then start again.",
         )
     unfinished = file.with_suffix(".part")
     parts = make_url(url)

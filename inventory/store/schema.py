@@ -430,7 +430,9 @@ area_count_delta = Table(
     Column("at", Instant, nullable=False),
     Column("listed", Integer, nullable=False, comment="change of the count at this as-of instant"),
     Column("verified", Integer, nullable=False),
-    Index("area_count_delta_idx", "area_version_id", "class", "at", postgresql_include=["listed", "verified"]),
+    Index(
+        "area_count_delta_idx", "area_version_id", "class", "at", postgresql_include=["listed", "verified"]
+    ),
     comment="append-only; the count as of T is the sum of what happened at or before T",
     **_BY_CITY,
 )
@@ -439,7 +441,9 @@ coverage = Table(
     "coverage",
     metadata,
     _city_id(),
-    Column("area_version_id", BigInteger, nullable=False, comment="0 the whole city, −rank−1 outside a level"),
+    Column(
+        "area_version_id", BigInteger, nullable=False, comment="0 the whole city, −rank−1 outside a level"
+    ),
     Column("class", Text, nullable=False),
     Column("at", Instant, nullable=False, comment="from this as-of instant on"),
     Column("share", Double, nullable=False),

@@ -1,0 +1,92 @@
+"""Settings of an installation: ``URBAN_INVENTORY_*`` in the environment, then ``settings.toml`` in its home.
+
+Built once, in ``create_app`` or the command line's ``main``; floors below get values, never this class.
+"""
+
+import os
+from pathlib import Path
+
+from pydantic import AnyHttpUrl, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from inventory.errors import ConfigurationError
+
+
+def default_home() -> Path:
+    """``/var/lib/urban-inventory`` for root, else the XDG data home's folder."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/urban-inventory")
+    data_home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(data_home) / "urban-inventory"
+
+
+class Settings(BaseSettings):
+    """One installation; two homes are two installations."""
+
+    model_config = SettingsConfigDict(env_prefix="URBAN_INVENTORY_", frozen=True, extra="ignore")
+
+    home: Path = Field(default_factory=default_home, description="The data folder.")
+    database_url: str | None = Field(
+        default=None, description="PostgreSQL address of the service's role; unset: the embedded database."
+    )
+    owner_database_url: str | None = Field(
+        default=None, description="Address of the owner's role, used by “migrate” alone."
+    )
+    data_mirror: str | None = Field(
+        default=None, description="Folder or address from which data sets and demo scenes are taken."
+    )
+    host: str = Field(default="127.0.0.1", description="Address that “serve” listens on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port that “serve” listens on.")
+    public_url: AnyHttpUrl | None = Field(
+        default=None, description="Address under which users reach the service; required beyond loopback."
+    )
+    pool_size: int = Field(default=8, ge=1, le=100, description="Database connections held.")
+    maximum_items: int = Field(default=10_000, ge=2_500, le=10_000, description="Largest page of items.")
+    default_items: int = Field(default=1_000, ge=1, le=10_000, description="Page of items without “limit”.")
+    body_limit_bytes: int = Field(default=8 * 1024**2, ge=1024, description="Largest body of a request.")
+    vertex_limit: int = Field(
+        default=100_000, ge=4, le=100_000, description="Vertices of a polygon to count in."
+    )
+
+    @property
+    def models_folder(self) -> Path:
+        """Where a user's own models lie."""
+        return self.home / "models"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        home = Path(os.environ.get("URBAN_INVENTORY_HOME") or default_home())
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, home / "settings.toml")
+
+
+def read_settings() -> Settings:
+    """The settings of this process's environment.
+
+    Raises:
+        ConfigurationError: a value is of the wrong kind; the message names each.
+    """
+    try:
+        return Settings()
+    except (ValidationError, ValueError) as error:
+        raise ConfigurationError(_faults(error), do="See “urban-inventory settings --help”.") from error
+
+
+def _faults(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return f"settings.toml cannot be read: {error}"
+    return "; ".join(
+        f"URBAN_INVENTORY_{'.'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+        for fault in error.errors()
+    )
