@@ -1,0 +1,1 @@
+"""Pure rules R1–R15: no SQL, no files, no clock, no randomness; evidence in, state out."""
