@@ -146,9 +146,10 @@ class EmbeddedCluster:
         )
 
     def is_running(self) -> bool:
-        """Whether the server lives and takes connections."""
-        postmaster = running_postmaster(self._data)
-        return postmaster is not None and postmaster.ready
+        """Whether the server answers: asked, since a killed one still looks alive for a moment."""
+        with suppress(psycopg.OperationalError), self.connect_as_superuser():
+            return True
+        return False
 
     def ensure_running(self) -> None:
         """Start the server again if it was killed; for programs that stay up (at the same address)."""

@@ -37,7 +37,6 @@ _LOG_BYTES = 10_000_000
 _COMES_TO_PASS = re.compile(
     r'lock file "[^"]+" already exists|pre-existing shared memory block|is already in use'
 )
-_children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,16 +224,13 @@ def read_postmaster(data: Path) -> Postmaster | None:
 def running_postmaster(data: Path) -> Postmaster | None:
     """The live server of a data folder; None also where another process has taken its number."""
     postmaster = read_postmaster(data)
-    if postmaster is None:
+    if postmaster is None or not _lives(postmaster.pid):
         return None
-    _reap(postmaster.pid)
-    try:
+    with suppress(psutil.NoSuchProcess):
         process = psutil.Process(postmaster.pid)
-        if process.status() == psutil.STATUS_ZOMBIE or "postgres" not in process.name():
-            return None
-        return postmaster if _is_same(process, postmaster, data) else None
-    except psutil.NoSuchProcess:
-        return None
+        if "postgres" in process.name() and _is_same(process, postmaster, data):
+            return postmaster
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,10 +260,10 @@ class Server:
             said = self._said()
             # Retrying is for what passes by itself; a stranger under the old number does not go.
             waiting = _COMES_TO_PASS.search(said) and time.monotonic() < give_up_at
-            if not waiting or (self._stranger() and pause_s > 1):
+            if not waiting or (pause_s > 0.3 and self._stranger()):
                 raise self._failure(said)
             time.sleep(pause_s)
-            pause_s = min(pause_s * 2, 2.0)
+            pause_s = min(pause_s * 2, 0.5)
 
     def stop(self) -> None:
         """Fast shutdown: roll back what is open, write a checkpoint, leave; then by force."""
@@ -290,40 +286,47 @@ class Server:
         return None
 
     def _start_once(self, socket_folder: Path) -> Postmaster | None:
-        command = [self.programs["postgres"], "-D", str(self.data)]
+        """Start a server and wait for it; None when it ended at once, its reason in the log."""
+        pid = self._launch(socket_folder)
+        give_up_at = time.monotonic() + _START_TIMEOUT_S
+        try:
+            while _lives(pid):
+                postmaster = read_postmaster(self.data)
+                if postmaster and postmaster.pid == pid and postmaster.ready:
+                    return postmaster
+                if time.monotonic() > give_up_at:
+                    raise self._failure(f"not ready after {_START_TIMEOUT_S:.0f} s\n{self._said()}")
+                time.sleep(0.01)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+            raise
+        return None
+
+    def _launch(self, socket_folder: Path) -> int:
+        """Start ``postgres`` as nobody's child; its process number.
+
+        A shell in between ends at once, so the system adopts the server. As our child it would stay a
+        zombie after its death for as long as we live, and no other program could start another (F4).
+        """
+        server = [self.programs["postgres"], "-D", str(self.data)]
         # On the command line, so that no edit of postgresql.conf opens a port or drops a safeguard.
         settings = self.settings | {"unix_socket_directories": str(socket_folder)}
         for name, value in settings.items():
-            command += ["-c", f"{name}={value}"]
+            server += ["-c", f"{name}={value}"]
         with self._open_log() as log:
-            process = subprocess.Popen(
-                command,
+            launched = subprocess.run(
+                ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *server],
+                check=True,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=self.data,
                 env=_environment(),
                 start_new_session=True,
                 **self.account.process_options(),
             )
-        _children[process.pid] = process
-        try:
-            return self._wait_until_ready(process)
-        except BaseException:
-            process.send_signal(signal.SIGINT)
-            raise
-
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> Postmaster | None:
-        give_up_at = time.monotonic() + _START_TIMEOUT_S
-        while process.poll() is None and time.monotonic() < give_up_at:
-            postmaster = read_postmaster(self.data)
-            if postmaster and postmaster.pid == process.pid and postmaster.ready:
-                return postmaster
-            time.sleep(0.01)
-        if process.poll() is None:
-            raise self._failure(f"not ready after {_START_TIMEOUT_S:.0f} s\n{self._said()}")
-        del _children[process.pid]
-        return None
+        return int(launched.stdout)
 
     @contextmanager
     def _open_log(self) -> Iterator[int]:
@@ -349,11 +352,11 @@ class Server:
         postmaster = read_postmaster(self.data)
         if postmaster is None or running_postmaster(self.data) is not None:
             return None
-        try:
+        with suppress(psutil.NoSuchProcess):
             process = psutil.Process(postmaster.pid)
+            # A dead server whose parent has not taken leave of it yet: that passes, mostly at once.
             return None if process.status() == psutil.STATUS_ZOMBIE else process.name()
-        except psutil.NoSuchProcess:
-            return None
+        return None
 
     def _failure(self, said: str) -> ClusterUnusable:
         stranger = self._stranger()
@@ -423,31 +426,28 @@ def _is_same(process: psutil.Process, postmaster: Postmaster, data: Path) -> boo
     return abs(process.create_time() - postmaster.started_at) < 10
 
 
-def _reap(pid: int) -> None:
-    """Take leave of a dead child: until then its number answers, and PostgreSQL takes it for alive."""
-    child = _children.get(pid)
-    if child is not None:
-        if child.poll() is not None:
-            _children.pop(pid, None)
-        return
-    # As process 1 of a container we also inherit servers that others started.
-    with suppress(ChildProcessError, psutil.NoSuchProcess):
+def _lives(pid: int) -> bool:
+    """Whether a server's process does; a dead one is taken leave of where that falls to us.
+
+    As process 1 of a container we inherit servers: until reaped, a dead one's number still answers.
+    """
+    with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE and "postgres" in process.name():
-            os.waitpid(pid, os.WNOHANG)
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return True
+        if "postgres" in process.name():
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+    return False
 
 
 def _gone(pid: int, *, within_s: float) -> bool:
     give_up_at = time.monotonic() + within_s
-    while time.monotonic() < give_up_at:
-        _reap(pid)
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
+    while _lives(pid):
+        if time.monotonic() > give_up_at:
+            return False
         time.sleep(0.01)
-    return False
+    return True
 
 
 def _last_lines(text: str, count: int = 3) -> str:
