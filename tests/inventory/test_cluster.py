@@ -189,7 +189,7 @@ def test_cluster_of_a_killed_program_is_taken_over(folder: Path) -> None:
 
 
 def test_killed_server_recovers_what_was_committed(folder: Path) -> None:
-    with program(folder) as other, open_cluster(folder) as cluster:
+    with open_cluster(folder) as cluster, program(folder) as other:
         with psycopg.connect(cluster.owner_url.replace("+psycopg", "")) as owner:
             owner.execute("CREATE SCHEMA kept CREATE VIEW kept AS SELECT generate_series(1, 1000) AS x")
         address = cluster.service_url
