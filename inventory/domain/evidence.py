@@ -86,9 +86,7 @@ class Observations:
         """All rows of all parts, in order."""
         return Observations(
             **{
-                name: np.concatenate([getattr(part, name) for part in parts])
-                if parts
-                else np.empty(0, dtype)
+                name: np.concatenate([getattr(part, name) for part in parts]) if parts else np.empty(0, dtype)
                 for name, dtype in OBSERVATION_COLUMNS.items()
             }
         )

@@ -14,9 +14,7 @@ _PLANTED_SHARE = 0.01
 _PROBABILITY_RANGE = (0.001, 0.999)
 
 
-def first_hit_probability(
-    reliability: Reliability, *, hits_per_m2: float, looks_before: Integers
-) -> Floats:
+def first_hit_probability(reliability: Reliability, *, hits_per_m2: float, looks_before: Integers) -> Floats:
     """Probability that a first hit is real: r·u / (r·u + λ), u the density of things not yet detected.
 
     Args:
@@ -30,7 +28,9 @@ def first_hit_probability(
     left = s * (1 - r) + (1 - s) * (1 - r) ** np.maximum(looks_before, 1)
     undetected = real_per_m2 * np.where(looks_before == 0, 1.0, left + _PLANTED_SHARE)
     expected = r * undetected
-    return np.clip(expected / np.maximum(expected + reliability.false_alarms_per_m2, 1e-15), *_PROBABILITY_RANGE)
+    return np.clip(
+        expected / np.maximum(expected + reliability.false_alarms_per_m2, 1e-15), *_PROBABILITY_RANGE
+    )
 
 
 def updated_probability(

@@ -84,9 +84,7 @@ def pairs_within_gate(first: Positions, second: Positions) -> Pairs:
     )
 
 
-def log_likelihood_ratio(
-    pairs: Pairs, *, recall: float, present: Floats, new_per_m2: float
-) -> Floats:
+def log_likelihood_ratio(pairs: Pairs, *, recall: float, present: Floats, new_per_m2: float) -> Floats:
     """Log-likelihood of each pair as one thing, against “one new and one missed”.
 
     Args:
@@ -124,9 +122,7 @@ def assign(pairs: Pairs, weight: Floats, n_first: int, n_second: int) -> Integer
     return partner
 
 
-def _solve(
-    rows: Integers, columns: Integers, weight: Floats, n_rows: int, n_columns: int
-) -> Integers:
+def _solve(rows: Integers, columns: Integers, weight: Floats, n_rows: int, n_columns: int) -> Integers:
     ceiling = float(weight.max()) + 1.0
     own = np.arange(n_rows)
     costs = coo_array(

@@ -415,9 +415,11 @@ membership = Table(
     _city_id(),
     Column("state_id", BigInteger, nullable=False),
     Column("area_version_id", BigInteger, nullable=False),
-    PrimaryKeyConstraint("city_id", "area_version_id", "state_id"),
+    Column("valid_from", Instant, nullable=False),
+    Column("valid_to", Instant, comment="null: until now"),
+    PrimaryKeyConstraint("city_id", "area_version_id", "state_id", "valid_from"),
     Index("membership_state_idx", "state_id"),
-    comment="the area version of each level that holds a state's position (R12)",
+    comment="the area version of each level that holds a state's position, and when (R12)",
     **_BY_CITY,
 )
 
@@ -449,7 +451,7 @@ coverage = Table(
     Column("share", Double, nullable=False),
     Column("oldest_look", Instant, nullable=False),
     Column("newest_look", Instant, nullable=False),
-    Column("models", ARRAY(Text), nullable=False, comment="name@sha256 of the newest looks' models"),
+    Column("models", ARRAY(Text), nullable=False, comment="SHA-256 of the newest looks' models"),
     PrimaryKeyConstraint("city_id", "area_version_id", "class", "at"),
     CheckConstraint("share > 0 and share <= 1", name="share"),
     comment="share of an area surveyed adequately for a class, in steps (R5, R13)",
@@ -512,7 +514,10 @@ staging_observation = Table(
     Column("height_m", REAL, nullable=False),
     Column("score", REAL, nullable=False),
     Column("plausible", Boolean, nullable=False),
-    Column("box_px", ARRAY(REAL), nullable=False),
+    Column("x_min", REAL, nullable=False),
+    Column("y_min", REAL, nullable=False),
+    Column("x_max", REAL, nullable=False),
+    Column("y_max", REAL, nullable=False),
     Index("staging_observation_job_idx", "job"),
     prefixes=["UNLOGGED"],
 )
@@ -558,6 +563,8 @@ staging_membership = Table(
     Column("job", BigInteger, nullable=False),
     Column("state_id", BigInteger, nullable=False),
     Column("area_version_id", BigInteger, nullable=False),
+    Column("valid_from", Instant, nullable=False),
+    Column("valid_to", Instant),
     Index("staging_membership_job_idx", "job"),
     prefixes=["UNLOGGED"],
 )

@@ -57,7 +57,9 @@ CREATE TABLE urban_inventory.principal (
 CREATE UNLOGGED TABLE urban_inventory.staging_membership (
     job BIGINT NOT NULL,
     state_id BIGINT NOT NULL,
-    area_version_id BIGINT NOT NULL
+    area_version_id BIGINT NOT NULL,
+    valid_from TIMESTAMP WITH TIME ZONE NOT NULL,
+    valid_to TIMESTAMP WITH TIME ZONE
 );
 
 CREATE INDEX staging_membership_job_idx ON urban_inventory.staging_membership (job);
@@ -75,7 +77,10 @@ CREATE UNLOGGED TABLE urban_inventory.staging_observation (
     height_m REAL NOT NULL,
     score REAL NOT NULL,
     plausible BOOLEAN NOT NULL,
-    box_px REAL[] NOT NULL
+    x_min REAL NOT NULL,
+    y_min REAL NOT NULL,
+    x_max REAL NOT NULL,
+    y_max REAL NOT NULL
 );
 
 CREATE INDEX staging_observation_job_idx ON urban_inventory.staging_observation (job);
@@ -269,7 +274,7 @@ COMMENT ON COLUMN urban_inventory.coverage.area_version_id IS '0 the whole city,
 
 COMMENT ON COLUMN urban_inventory.coverage.at IS 'from this as-of instant on';
 
-COMMENT ON COLUMN urban_inventory.coverage.models IS 'name@sha256 of the newest looks'' models';
+COMMENT ON COLUMN urban_inventory.coverage.models IS 'SHA-256 of the newest looks'' models';
 
 CREATE TABLE urban_inventory.decision (
     city_id INTEGER NOT NULL,
@@ -339,14 +344,18 @@ CREATE TABLE urban_inventory.membership (
     city_id INTEGER NOT NULL,
     state_id BIGINT NOT NULL,
     area_version_id BIGINT NOT NULL,
-    CONSTRAINT membership_pkey PRIMARY KEY (city_id, area_version_id, state_id),
+    valid_from TIMESTAMP WITH TIME ZONE NOT NULL,
+    valid_to TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT membership_pkey PRIMARY KEY (city_id, area_version_id, state_id, valid_from),
     CONSTRAINT membership_city_id_fkey FOREIGN KEY(city_id) REFERENCES urban_inventory.city (id)
 )
  PARTITION BY LIST (city_id);
 
 CREATE INDEX membership_state_idx ON urban_inventory.membership (state_id);
 
-COMMENT ON TABLE urban_inventory.membership IS 'the area version of each level that holds a state''s position (R12)';
+COMMENT ON TABLE urban_inventory.membership IS 'the area version of each level that holds a state''s position, and when (R12)';
+
+COMMENT ON COLUMN urban_inventory.membership.valid_to IS 'null: until now';
 
 CREATE TABLE urban_inventory.model_choice (
     id BIGINT GENERATED ALWAYS AS IDENTITY,

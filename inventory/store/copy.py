@@ -1,0 +1,64 @@
+"""Bulk rows into staging tables by COPY; set-based SQL carries them on."""
+
+import io
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+from numpy.typing import NDArray
+from psycopg import sql
+from pyarrow import csv
+from sqlalchemy import Connection, Table, select
+
+from inventory.domain.evidence import NEVER
+from inventory.store.schema import job_number
+
+
+def next_job(connection: Connection) -> int:
+    """A number that keeps this writer's staged rows apart from any other's."""
+    return int(connection.execute(select(job_number.next_value())).scalar_one())
+
+
+def copy_rows(connection: Connection, table: Table, columns: Mapping[str, Any]) -> None:
+    """Appends rows given as columns of equal length (arrays, or one value for all rows).
+
+    None and NaN become NULL; see ``instants`` for times.
+    """
+    rows = max((len(column) for column in columns.values() if _is_column(column)), default=0)
+    if rows == 0:
+        return
+    arrays = {
+        name: _array(column) if _is_column(column) else pa.repeat(pa.scalar(column), rows)
+        for name, column in columns.items()
+    }
+    text = io.BytesIO()
+    csv.write_csv(pa.table(arrays), text, csv.WriteOptions(include_header=False))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT CSV)").format(
+        sql.Identifier(str(table.schema), table.name),
+        sql.SQL(", ").join(map(sql.Identifier, columns)),
+    )
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(text.getbuffer())
+
+
+def instants(micros: NDArray[np.int64]) -> pa.Array:
+    """Microseconds since 1970 as timestamps with a zone; ``NEVER`` becomes NULL."""
+    return pa.array(micros, type=pa.timestamp("us", tz="UTC"), mask=np.asarray(micros) == NEVER)
+
+
+def numbers(values: NDArray[np.int64]) -> pa.Array:
+    """Row numbers; −1 becomes NULL."""
+    return pa.array(values, type=pa.int64(), mask=np.asarray(values) < 0)
+
+
+def _is_column(value: Any) -> bool:
+    return isinstance(value, np.ndarray | pa.Array | pa.ChunkedArray | list)
+
+
+def _array(column: Any) -> pa.Array:
+    if isinstance(column, pa.Array | pa.ChunkedArray):
+        return column
+    return pa.array(column, from_pandas=True)
