@@ -149,9 +149,7 @@ def read_card(path: Path) -> ModelCard:
             f"{'.'.join(str(part) for part in fault['loc']) or 'card'}: {fault['msg']}"
             for fault in error.errors()
         )
-        raise ModelError(
-            f"the model card is incomplete or wrong: {faults}", where=str(path)
-        ) from error
+        raise ModelError(f"the model card is incomplete or wrong: {faults}", where=str(path)) from error
 
 
 class ModelRegistry:
@@ -162,9 +160,7 @@ class ModelRegistry:
 
     def names(self) -> tuple[str, ...]:
         """Names of all models, shipped first, each once."""
-        found = (
-            card.parent.name for folder in self._folders for card in sorted(folder.glob("*/card.toml"))
-        )
+        found = (card.parent.name for folder in self._folders for card in sorted(folder.glob("*/card.toml")))
         return tuple(dict.fromkeys(found))
 
     def get(self, name: str) -> Model:

@@ -1,0 +1,1 @@
+"""Rasters as ground: what a file shows, where, how finely, and which of its pixels count."""

@@ -1,0 +1,133 @@
+"""Networks in ONNX, run by onnxruntime on the CPU in float32.
+
+One session, one thread, one window at a time: the answer is the same bit for bit whatever the number of
+workers and however windows are batched, and on a CPU batches gain nothing. Two heads are understood; other
+modules see boxes only.
+"""
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from detection.detector import Boxes, Windows, merge_overlapping, no_boxes
+from detection.errors import ModelError
+from detection.models import Model
+
+_Output = NDArray[np.float32]
+
+
+class OnnxDetector:
+    """A YOLO export: ``one-to-many`` (1, 4 + classes, anchors) or ``end-to-end`` (1, rows, 6)."""
+
+    def __init__(self, model: Model, thresholds: NDArray[np.float32]) -> None:
+        self._card = model.card
+        self._where = str(model.path)
+        self._thresholds = thresholds
+        self._session = _session(model)
+        self._input = self._session.get_inputs()[0].name
+        side = model.card.input.window_px
+        self._check_input(side)
+        self._buffer = np.empty((1, 3, side, side), np.float32)
+
+    def detect(self, windows: Windows) -> list[Boxes]:
+        """See ``Detector``."""
+        return [self._detect_one(np.moveaxis(window, -1, 0)) for window in windows]
+
+    def _detect_one(self, bands: NDArray[np.uint8]) -> Boxes:
+        np.multiply(bands, np.float32(1 / 255), out=self._buffer[0], dtype=np.float32)
+        output: _Output = self._session.run(None, {self._input: self._buffer})[0]
+        self._check_output(output)
+        if self._card.output.head == "end-to-end":
+            return self._without_head_limit(output[0])
+        boxes = decode_one_to_many(output[0], self._thresholds)
+        return merge_overlapping(boxes, self._card.output.merge_iou)
+
+    def _without_head_limit(self, rows: _Output) -> Boxes:
+        boxes = decode_end_to_end(rows, self._thresholds)
+        if len(boxes) == len(rows):
+            raise ModelError(
+                f"a window holds more objects than the {len(rows)} that the network can name",
+                where=self._where,
+                do="Export it with the one-to-many head, or with a larger max_det.",
+            )
+        return boxes
+
+    def _check_input(self, side: int) -> None:
+        shape = self._session.get_inputs()[0].shape
+        fixed = [size for size in shape[1:] if isinstance(size, int)]
+        if len(shape) != 4 or any(size not in (3, side) for size in fixed):
+            raise ModelError(
+                f"the network takes {shape}, the card says windows of {side} px", where=self._where
+            )
+
+    def _check_output(self, output: _Output) -> None:
+        classes = len(self._card.output.classes)
+        axis, wanted = (2, 6) if self._card.output.head == "end-to-end" else (1, 4 + classes)
+        if output.ndim != 3 or output.shape[axis] != wanted:
+            raise ModelError(
+                f"the network answers {output.shape}; a {self._card.output.head} head of "
+                f"{classes} classes has {wanted} along axis {axis}",
+                where=self._where,
+                do="Correct head or classes in card.toml.",
+            )
+
+
+def _session(model: Model) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning threads take the other worker's core.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes derive from Exception alone
+        raise ModelError(
+            f"the network cannot be loaded: {str(error).splitlines()[0]}", where=str(model.path)
+        ) from error
+
+
+def decode_one_to_many(output: _Output, thresholds: NDArray[np.float32]) -> Boxes:
+    """Boxes above their class's threshold, unmerged, each anchor with its best class.
+
+    Args:
+        output: (4 + classes, anchors): centre x, centre y, width, height in window pixels, then scores.
+        thresholds: (classes,).
+    """
+    scores = output[4:]
+    # Nearly all anchors fall here, on one cheap comparison, before anything else is computed.
+    candidates = np.flatnonzero((scores >= thresholds[:, None]).any(axis=0))
+    if candidates.size == 0:
+        return no_boxes()
+    found = output[:, candidates]
+    best = found[4:].argmax(axis=0)
+    best_score = found[4:][best, np.arange(candidates.size)]
+    centre_x, centre_y, width, height = found[:4]
+    half_width, half_height = width / 2, height / 2
+    corners = np.stack(
+        [
+            centre_x - half_width,
+            centre_y - half_height,
+            centre_x + half_width,
+            centre_y + half_height,
+        ],
+        axis=1,
+    )
+    sized = (best_score >= thresholds[best]) & (width > 0) & (height > 0)
+    boxes = Boxes(corners=corners, scores=best_score, class_index=best.astype(np.int16))
+    return boxes.taken(sized)
+
+
+def decode_end_to_end(rows: _Output, thresholds: NDArray[np.float32]) -> Boxes:
+    """Boxes above their class's threshold from (n, 6) corners, score, class; the network merged them."""
+    class_index = rows[:, 5].astype(np.int16)
+    scores = rows[:, 4]
+    known = (class_index >= 0) & (class_index < len(thresholds))
+    above = known & (scores >= thresholds[np.where(known, class_index, 0)])
+    return Boxes(
+        corners=np.ascontiguousarray(rows[above, :4]),
+        scores=scores[above],
+        class_index=class_index[above],
+    )
