@@ -212,6 +212,7 @@ scene = Table(
     _city_id(),
     Column("public_id", Text, nullable=False),
     Column("campaign_id", BigInteger, ForeignKey(f"{SCHEMA}.campaign.id"), nullable=False),
+    Column("source_id", Integer, ForeignKey(f"{SCHEMA}.source.id"), nullable=False),
     Column("path", Text, comment="where the file lay when last seen; null once purged"),
     Column("pixel_hash", Text, nullable=False),
     Column("georeference_hash", Text, nullable=False),

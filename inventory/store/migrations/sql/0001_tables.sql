@@ -466,6 +466,7 @@ CREATE TABLE urban_inventory.scene (
     city_id INTEGER NOT NULL,
     public_id TEXT NOT NULL,
     campaign_id BIGINT NOT NULL,
+    source_id INTEGER NOT NULL,
     path TEXT,
     pixel_hash TEXT NOT NULL,
     georeference_hash TEXT NOT NULL,
@@ -485,6 +486,7 @@ CREATE TABLE urban_inventory.scene (
     CONSTRAINT scene_kind_check CHECK (kind in ('nadir', 'oblique', 'street', 'fixed')),
     CONSTRAINT scene_city_id_fkey FOREIGN KEY(city_id) REFERENCES urban_inventory.city (id),
     CONSTRAINT scene_campaign_id_fkey FOREIGN KEY(campaign_id) REFERENCES urban_inventory.campaign (id),
+    CONSTRAINT scene_source_id_fkey FOREIGN KEY(source_id) REFERENCES urban_inventory.source (id),
     CONSTRAINT scene_superseded_by_fkey FOREIGN KEY(superseded_by) REFERENCES urban_inventory.scene (id)
 );
 
