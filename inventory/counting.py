@@ -1,0 +1,243 @@
+"""How many, where, how sure, of how much ground: counts by area or for any polygon, as of a date (R13)."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import shapely
+from pyproj import Transformer
+from sqlalchemy import Connection
+
+from detection.errors import UnknownName
+from inventory.domain.places import AreaVersion, City
+from inventory.domain.tally import CountError, CountRow, interval
+from inventory.store import cities, counts, coverage
+from inventory.store.counts import CardOfClass, Counted, Covered
+from inventory.store.database import Database, Patience
+from inventory.store.states import end_of_day
+
+OUTSIDE = "outside"
+NOT_SURVEYED = "not surveyed"
+_NOTHING = Counted(listed=0, verified=0)
+
+
+def count(
+    database: Database,
+    city_code: str,
+    *,
+    classes: Sequence[str] | None = None,
+    area: str | None = None,
+    level: str | None = None,
+    polygon: shapely.Geometry | None = None,
+    as_of: date | None = None,
+    patience: Patience = Patience.HTTP,
+) -> list[CountRow]:
+    """Counts with their coverage and interval; one row per place and class.
+
+    Without ``area``, ``level`` or ``polygon`` the place is the city, ground outside its areas included;
+    with ``level`` its areas and a row ``outside``, which add up to the city's.
+
+    Args:
+        classes: those counted; None: all that the city counts.
+        area: a code; of several levels with this code, each gives a row.
+        polygon: closed, EPSG:4326, checked already (``inventory/polygons.py``).
+        as_of: a local date of the city, meaning its end; None: today there.
+
+    Raises:
+        UnknownName: no such city, class counted there, level or area.
+    """
+    with database.transaction(patience, read_only=True) as connection:
+        city = cities.get_city(connection, city_code)
+        day = as_of or datetime.now(ZoneInfo(city.time_zone)).date()
+        names = _classes(connection, city, classes)
+        counting = _Counting(connection, city, names, day)
+        if polygon is not None:
+            return counting.polygon(polygon)
+        if area is not None:
+            return counting.areas(counting.of_code(area))
+        if level is not None:
+            return counting.level(level)
+        return counting.city_rows()
+
+
+def _classes(connection: Connection, city: City, asked: Sequence[str] | None) -> list[str]:
+    counted = cities.classes_of(connection, city.id)
+    if asked is None:
+        return counted
+    known = {*counted, *counts.classes_with_assets(connection, city)}
+    for name in asked:
+        if name not in known:
+            raise UnknownName(
+                f"{city.code} does not count “{name}”",
+                do=f"It counts: {', '.join(sorted(known)) or 'nothing'}.",
+            )
+    return list(asked)
+
+
+class _Counting:
+    """One question's city, date and classes, and what is known of the models."""
+
+    def __init__(self, connection: Connection, city: City, classes: list[str], day: date) -> None:
+        self._connection = connection
+        self._city = city
+        self._classes = classes
+        self._day = day
+        self._as_of = end_of_day(day, city.time_zone)
+        self._versions = cities.areas_as_of(connection, city, day)
+        self._cards = counts.cards(connection, city, classes)
+
+    def city_rows(self) -> list[CountRow]:
+        """The city as a whole."""
+        counted, covered = self._at([coverage.CITY])
+        return [
+            self._row(self._city.code, self._city.name, name, counted.get(key), covered.get(key))
+            for name in self._classes
+            for key in [(coverage.CITY, name)]
+        ]
+
+    def of_code(self, code: str) -> list[AreaVersion]:
+        """The areas with this code.
+
+        Raises:
+            UnknownName: none on this date; names the nearest by spelling.
+        """
+        found = [version for version in self._versions if version.code == code]
+        if not found:
+            codes = [version.code for version in self._versions]
+            raise UnknownName(
+                f"no area “{code}” in {self._city.code} on {self._day.isoformat()}",
+                do=f"Areas: {_listing(codes)}.",
+            )
+        return found
+
+    def areas(self, versions: Sequence[AreaVersion]) -> list[CountRow]:
+        """The areas given, in their order."""
+        counted, covered = self._at([version.id for version in versions])
+        return [
+            self._row(version.code, version.name, name, counted.get(key), covered.get(key))
+            for version in versions
+            for name in self._classes
+            for key in [(version.id, name)]
+        ]
+
+    def level(self, level: str) -> list[CountRow]:
+        """A level's areas and what is outside of them; together the city."""
+        versions = [version for version in self._versions if version.level == level]
+        if not versions:
+            levels = dict.fromkeys(version.level for version in self._versions)
+            raise UnknownName(
+                f"no level “{level}” in {self._city.code} on {self._day.isoformat()}",
+                do=f"Levels: {_listing(levels)}.",
+            )
+        outside = coverage.outside_of(versions[0].level_rank)
+        counted, covered = self._at([coverage.CITY, outside, *(version.id for version in versions)])
+        rows = self.areas(versions)
+        for name in self._classes:
+            total = counted.get((coverage.CITY, name), _NOTHING)
+            held = [counted.get((version.id, name), _NOTHING) for version in versions]
+            left = Counted(
+                listed=total.listed - sum(one.listed for one in held),
+                verified=total.verified - sum(one.verified for one in held),
+            )
+            rows.append(self._row(OUTSIDE, OUTSIDE, name, left, covered.get((outside, name))))
+        return rows
+
+    def polygon(self, polygon: shapely.Geometry) -> list[CountRow]:
+        """A polygon of the caller's."""
+        counted = counts.counts_in_polygon(self._connection, self._city, polygon, self._classes, self._as_of)
+        looks = counts.looks_at_polygon(self._connection, self._city, polygon, self._classes, self._as_of)
+        rows = []
+        for name in self._classes:
+            seen = [look for look in looks if look.class_name == name]
+            covered = None
+            if seen:
+                covered = Covered(
+                    share=self._share(polygon, [look.surveyed for look in seen]),
+                    oldest_look=seen[0].taken_at,
+                    newest_look=seen[-1].taken_at,
+                    models=tuple(sorted({look.model_sha256 for look in seen})),
+                )
+            rows.append(self._row(None, None, name, counted.get(name), covered))
+        return rows
+
+    def _share(self, polygon: shapely.Geometry, surveyed: Iterable[shapely.Geometry]) -> float:
+        to_metric = Transformer.from_crs(4326, self._city.metric_crs, always_xy=True)
+
+        def metric(geometry: shapely.Geometry) -> shapely.Geometry:
+            return shapely.transform(
+                geometry, lambda lon_lat: np.column_stack(to_metric.transform(lon_lat[:, 0], lon_lat[:, 1]))
+            )
+
+        ground = metric(polygon)
+        seen = shapely.union_all([metric(one) for one in surveyed])
+        return min(float(shapely.area(shapely.intersection(ground, seen)) / shapely.area(ground)), 1.0)
+
+    def _at(self, areas: list[int]) -> tuple[dict[tuple[int, str], Counted], dict[tuple[int, str], Covered]]:
+        asked = (self._connection, self._city, areas, self._classes, self._as_of)
+        return counts.counts_as_of(*asked), counts.coverage_as_of(*asked)
+
+    def _row(
+        self,
+        area: str | None,
+        name: str | None,
+        class_name: str,
+        counted: Counted | None,
+        covered: Covered | None,
+    ) -> CountRow:
+        """One count; without any look and without anything listed it is unknown, not 0 (R13)."""
+        known = counted or _NOTHING
+        if covered is None and known.listed == 0:
+            return CountRow(
+                area=area,
+                name=name,
+                class_name=class_name,
+                count=None,
+                low=None,
+                high=None,
+                basis=NOT_SURVEYED,
+                coverage=None,
+                as_of=self._day,
+                oldest_look=None,
+                newest_look=None,
+            )
+        cards = [self._cards[sha256, class_name] for sha256 in covered.models] if covered else []
+        low, high = interval(known.listed, known.verified, _error(cards))
+        return CountRow(
+            area=area,
+            name=name,
+            class_name=class_name,
+            count=known.listed,
+            low=low,
+            high=high,
+            basis=_basis(cards),
+            # Known by decisions alone: there are some, and none of the ground was surveyed.
+            coverage=round(covered.share, 6) if covered else 0.0,
+            as_of=self._day,
+            oldest_look=covered.oldest_look if covered else None,
+            newest_look=covered.newest_look if covered else None,
+        )
+
+
+def _error(cards: list[CardOfClass]) -> CountError | None:
+    """The widest of the cards' errors; None when one of them was never evaluated, or there is none."""
+    errors = [card.error for card in cards if card.error is not None]
+    if not errors or len(errors) < len(cards):
+        return None
+    return CountError(
+        relative_error=max(error.relative_error for error in errors),
+        dispersion=max(error.dispersion for error in errors),
+    )
+
+
+def _basis(cards: list[CardOfClass]) -> str:
+    if not cards:
+        return "decisions"
+    return ", ".join(
+        f"{'card' if card.error else 'unvalidated'}:{card.name}@{card.version}" for card in cards
+    )
+
+
+def _listing(names: Iterable[str]) -> str:
+    shown = list(names)
+    return ", ".join(shown[:20]) + (" …" if len(shown) > 20 else "") or "none"

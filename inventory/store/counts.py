@@ -1,0 +1,202 @@
+"""Counts: sums of what the fold has written, never a walk over all assets of an area (R8, R12, R13)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import shapely
+from geoalchemy2.shape import from_shape
+from sqlalchemy import Connection, func, select, text
+
+from inventory.domain.places import City
+from inventory.domain.tally import CountError
+from inventory.store.schema import asset_state, survey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """How many are listed in an area version, and how many of them people verified without open review."""
+
+    listed: int
+    verified: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Covered:
+    """A step of coverage: share of the ground, dates of its looks, SHA-256 of the models that count there."""
+
+    share: float
+    oldest_look: datetime
+    newest_look: datetime
+    models: tuple[str, ...]
+
+
+_COUNTS = text(
+    """
+    SELECT area_version_id, class, sum(listed) AS listed, sum(verified) AS verified
+    FROM urban_inventory.area_count_delta
+    WHERE city_id = :city AND area_version_id = ANY(CAST(:areas AS bigint[]))
+        AND class = ANY(CAST(:classes AS text[])) AND at <= :as_of
+    GROUP BY area_version_id, class
+    """
+)
+
+_COVERAGE = text(
+    """
+    SELECT DISTINCT ON (area_version_id, class) area_version_id, class, share, oldest_look, newest_look, models
+    FROM urban_inventory.coverage
+    WHERE city_id = :city AND area_version_id = ANY(CAST(:areas AS bigint[]))
+        AND class = ANY(CAST(:classes AS text[])) AND at <= :as_of
+    ORDER BY area_version_id, class, at DESC
+    """
+)
+
+_IN_POLYGON = text(
+    """
+    SELECT s.class, count(*) AS listed, count(*) FILTER (WHERE s.verified AND NOT s.review) AS verified
+    FROM urban_inventory.asset_state s
+    WHERE s.city_id = :city AND s.listed AND s.class = ANY(CAST(:classes AS text[]))
+        AND s.valid_from <= :as_of AND (s.valid_to IS NULL OR s.valid_to > :as_of)
+        AND ST_Intersects(s.geom, ST_GeomFromEWKB(:polygon))
+    GROUP BY s.class
+    """
+)
+
+_LOOKS = text(
+    """
+    SELECT k.class, s.taken_at, v.model_sha256, ST_AsBinary(v.surveyed) AS surveyed
+    FROM urban_inventory.survey v
+    JOIN urban_inventory.survey_class k ON k.survey_id = v.id
+    JOIN urban_inventory.scene s ON s.id = v.scene_id
+    JOIN LATERAL (
+        SELECT max(o.taken_at) AS at FROM urban_inventory.scene o
+        WHERE o.campaign_id = s.campaign_id AND o.superseded_by IS NULL AND o.purged_at IS NULL
+    ) c ON c.at <= :as_of
+    WHERE v.city_id = :city AND k.in_force AND k.adequate AND k.class = ANY(CAST(:classes AS text[]))
+        AND ST_Intersects(v.surveyed, ST_GeomFromEWKB(:polygon))
+    ORDER BY s.taken_at
+    """
+)
+
+
+def counts_as_of(
+    connection: Connection, city: City, areas: Sequence[int], classes: Sequence[str], as_of: datetime
+) -> dict[tuple[int, str], Counted]:
+    """Listed assets per area version (0 is the city) and class; areas without any are left out."""
+    rows = connection.execute(_COUNTS, _parameters(city, classes, as_of, areas=list(areas)))
+    return {
+        (row.area_version_id, row[1]): Counted(listed=int(row.listed), verified=int(row.verified))
+        for row in rows
+    }
+
+
+def coverage_as_of(
+    connection: Connection, city: City, areas: Sequence[int], classes: Sequence[str], as_of: datetime
+) -> dict[tuple[int, str], Covered]:
+    """The step of coverage in force, per area version or stand-in and class; unsurveyed ones are left out."""
+    rows = connection.execute(_COVERAGE, _parameters(city, classes, as_of, areas=list(areas)))
+    return {
+        (row.area_version_id, row[1]): Covered(
+            share=row.share,
+            oldest_look=row.oldest_look,
+            newest_look=row.newest_look,
+            models=tuple(row.models),
+        )
+        for row in rows
+    }
+
+
+def counts_in_polygon(
+    connection: Connection, city: City, polygon: shapely.Geometry, classes: Sequence[str], as_of: datetime
+) -> dict[str, Counted]:
+    """Listed assets that intersect a polygon in EPSG:4326, its border included, by class."""
+    rows = connection.execute(_IN_POLYGON, _parameters(city, classes, as_of, polygon=_wkb(polygon)))
+    return {row[0]: Counted(listed=row.listed, verified=row.verified) for row in rows}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookAtPolygon:
+    """A survey in force that saw some of a polygon; ``surveyed`` is EPSG:4326."""
+
+    class_name: str
+    taken_at: datetime
+    model_sha256: str
+    surveyed: shapely.Geometry
+
+
+def looks_at_polygon(
+    connection: Connection, city: City, polygon: shapely.Geometry, classes: Sequence[str], as_of: datetime
+) -> list[LookAtPolygon]:
+    """The surveys behind a polygon's coverage, oldest first."""
+    rows = connection.execute(_LOOKS, _parameters(city, classes, as_of, polygon=_wkb(polygon)))
+    return [
+        LookAtPolygon(
+            class_name=row[0],
+            taken_at=row.taken_at,
+            model_sha256=row.model_sha256,
+            surveyed=shapely.from_wkb(bytes(row.surveyed)),
+        )
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardOfClass:
+    """What a model's card says of the error of counts of a class; ``error`` None: never evaluated."""
+
+    name: str
+    version: str
+    error: CountError | None
+
+
+def cards(connection: Connection, city: City, classes: Sequence[str]) -> dict[tuple[str, str], CardOfClass]:
+    """The cards of all models that surveyed the city, by (SHA-256, class)."""
+    rows = connection.execute(
+        select(survey.c.model_sha256, survey.c.model, survey.c.model_version, survey.c.card)
+        .where(survey.c.city_id == city.id)
+        .distinct(survey.c.model_sha256)
+        .order_by(survey.c.model_sha256, survey.c.id.desc())
+    )
+    return {
+        (row.model_sha256, name): CardOfClass(
+            name=row.model, version=row.model_version, error=_error(row.card, name)
+        )
+        for row in rows
+        for name in classes
+    }
+
+
+def classes_with_assets(connection: Connection, city: City) -> list[str]:
+    """Classes of which the city's store says anything."""
+    return list(
+        connection.execute(
+            select(asset_state.c["class"]).where(asset_state.c.city_id == city.id).distinct()
+        ).scalars()
+    )
+
+
+def listed_total(connection: Connection, city: City, class_name: str) -> int:
+    """Listed rows of now, counted one by one: what the sums are compared with by ``doctor``."""
+    query = select(func.count()).where(
+        asset_state.c.city_id == city.id,
+        asset_state.c["class"] == class_name,
+        asset_state.c.listed,
+        asset_state.c.valid_to.is_(None),
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def _error(card: dict[str, Any], class_name: str) -> CountError | None:
+    evidence = card.get("evidence", {}).get(class_name)
+    if evidence is None:
+        return None
+    return CountError(relative_error=evidence["relative_error"], dispersion=evidence["dispersion"])
+
+
+def _parameters(city: City, classes: Sequence[str], as_of: datetime, **more: Any) -> dict[str, Any]:
+    return {"city": city.id, "classes": list(classes), "as_of": as_of, **more}
+
+
+def _wkb(polygon: shapely.Geometry) -> bytes:
+    return bytes(from_shape(polygon, srid=4326, extended=True).data)
