@@ -163,6 +163,18 @@ class ModelRegistry:
         found = (card.parent.name for folder in self._folders for card in sorted(folder.glob("*/card.toml")))
         return tuple(dict.fromkeys(found))
 
+    def find(self, name_or_path: str) -> Model:
+        """The model of a name, of a card's path, or of a folder with a card in it.
+
+        Raises:
+            UnknownName: no such model.
+            ModelError: card or network missing, or the network is not the one of the card.
+        """
+        path = Path(name_or_path)
+        if path.is_dir() and (path / "card.toml").is_file():
+            return load_model(path / "card.toml")
+        return load_model(path) if path.is_file() and path.suffix == ".toml" else self.get(name_or_path)
+
     def get(self, name: str) -> Model:
         """The model of this name, its network's hash checked against the card.
 

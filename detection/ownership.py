@@ -98,7 +98,7 @@ def _one_per_object(
     windows: Sequence[Window],
     cores: NDArray[np.int64],
 ) -> Candidates:
-    """The boxes that stand for their objects: joined where windows cut them, as sure as the surest of them."""
+    """The boxes that stand for their objects: joined where windows cut them, as sure as the surest."""
     one, other = _same_object_pairs(candidates, windows)
     partners: dict[int, list[int]] = {}
     for a, b in zip(one.tolist(), other.tolist(), strict=True):

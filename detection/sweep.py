@@ -24,8 +24,8 @@ from shapely.geometry.base import BaseGeometry
 
 from detection import ownership
 from detection.detector import Boxes, Detector, build_detector
-from detection.errors import SceneTooCoarse, SceneUnusable
 from detection.imagery.georeference import centres_lon_lat, position_errors_m, sizes_m
+from detection.imagery.inspect import check_resolution
 from detection.imagery.reader import Neighbour, neighbours_of, read_windows
 from detection.imagery.scene import Scene, open_scene
 from detection.imagery.validity import Mask
@@ -176,7 +176,7 @@ def sweep(
     opened = [scene if isinstance(scene, Scene) else open_scene(scene) for scene in scenes]
     for scene in opened:
         if not options.any_resolution:
-            check_resolution(scene, model)
+            check_resolution(scene, model.card)
     sweeps = [_plan(scene, opened, model, options) for scene in opened]
     total = sum(len(one.plan.windows) for one in sweeps)
     report = _Reporter(progress, total)
@@ -191,23 +191,6 @@ def sweep(
                 report(one, block)
             results.append(_result(one, parts, model, time.monotonic() - started))
     return results
-
-
-def check_resolution(scene: Scene, model: Model) -> None:
-    """Refuses a scene that the model cannot see.
-
-    Raises:
-        SceneTooCoarse: with both numbers.
-    """
-    finest, coarsest = model.card.input.range_m
-    if not finest <= scene.ground_resolution_m <= coarsest:
-        side = "coarse" if scene.ground_resolution_m > coarsest else "fine"
-        raise SceneTooCoarse(
-            f"{scene.ground_resolution_m:.3g} m a pixel is too {side} for model {model.card.name}, "
-            f"which sees {finest:g} to {coarsest:g} m",
-            where=scene.name,
-            do="Use imagery or a model of another ground resolution.",
-        )
 
 
 # --- planning ---------------------------------------------------------------------------------------
@@ -494,17 +477,3 @@ def _observations(owned: Candidates, scene: Scene, model: Model) -> Observations
         classes=classes,
         box_px=owned.corners,
     )
-
-
-__all__ = [
-    "BlockTask",
-    "Observations",
-    "Progress",
-    "SceneUnusable",
-    "SweepOptions",
-    "SweepResult",
-    "check_resolution",
-    "settings_key",
-    "survey_block",
-    "sweep",
-]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from api import problems
+from api.cli import detection as detection_commands
 from api.cli import output
 from detection.errors import UrbanInventoryError
 
@@ -44,7 +45,7 @@ def _options(
 
 
 # In the order of --help: the main job first. A group registers its own commands.
-_GROUPS: tuple[ModuleType, ...] = ()
+_GROUPS: tuple[ModuleType, ...] = (detection_commands,)
 for _group in _GROUPS:
     _group.register(app)
 

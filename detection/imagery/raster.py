@@ -5,6 +5,7 @@ alone, and the opened dataset may refer to no other file. What the pixels mean i
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -13,7 +14,7 @@ from typing import Any
 
 import rasterio
 from affine import Affine
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from detection.errors import FormatNotAllowed, SceneUnreadable, UrbanInventoryError
 
@@ -134,7 +135,10 @@ def open_raster(path: Path) -> Any:
     name = str(path.resolve(strict=True))
     options = {"OVERVIEW_LEVEL": "NONE"} if file_format is Format.GEOTIFF else {}
     try:
-        dataset = rasterio.open(name, driver=file_format.value, sharing=False, **options)
+        with warnings.catch_warnings():
+            # A file without position is a finding of ours, with its own message.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(name, driver=file_format.value, sharing=False, **options)
     except RasterioError as error:
         raise _unreadable(path, error) from error
     try:

@@ -109,7 +109,7 @@ class Scene:
         """Longitude and latitude of the centre, degrees, EPSG:4326."""
         width, height = self.size_px
         x, y = self.transform @ (width / 2, height / 2)
-        lon, lat = _to_lon_lat(self.located_crs, x, y)
+        lon, lat = to_lon_lat(self.located_crs, x, y)
         return (lon, lat)
 
     def surveyed(self) -> BaseGeometry:
@@ -118,12 +118,12 @@ class Scene:
             return shapely.MultiPolygon()
         # Straight edges of a projection bend in degrees: a point every 256 px keeps them within centimetres.
         outline = shapely.segmentize(self.validity.outline_px(), 256)
-        placed = shapely.transform(outline, self._pixel_to_lon_lat)
+        placed = shapely.transform(outline, self._pixelto_lon_lat)
         return _multipolygon(placed)
 
-    def _pixel_to_lon_lat(self, column_row: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _pixelto_lon_lat(self, column_row: NDArray[np.float64]) -> NDArray[np.float64]:
         x, y = laid_out(self.transform, column_row[:, 0], column_row[:, 1])
-        return np.stack(_to_lon_lat(self.located_crs, x, y), axis=1)
+        return np.stack(to_lon_lat(self.located_crs, x, y), axis=1)
 
 
 def open_scene(
@@ -223,7 +223,8 @@ def laid_out(
     return a * column + b * row + c, d * column + e * row + f
 
 
-def _to_lon_lat(crs: CRS, x: Any, y: Any) -> tuple[Any, Any]:
+def to_lon_lat(crs: CRS, x: Any, y: Any) -> tuple[Any, Any]:
+    """Longitude and latitude (EPSG:4326) of x and y in a CRS, numbers or arrays."""
     lon, lat = ProjTransformer.from_crs(crs, 4326, always_xy=True).transform(x, y)
     return lon, lat
 
@@ -308,7 +309,7 @@ def _pixel_ground(
     ends = np.array([(column - 100, row), (column + 100, row), (column, row - 100), (column, row + 100)])
     x, y = laid_out(transform, ends[:, 0], ends[:, 1])
     try:
-        lon, lat = _to_lon_lat(crs, x, y)
+        lon, lat = to_lon_lat(crs, x, y)
         azimuth, _, metres = _GEOD.inv(lon[[0, 2]], lat[[0, 2]], lon[[1, 3]], lat[[1, 3]])
     except (ProjError, ValueError) as error:
         raise _outside_crs(path, crs, x[0], y[0]) from error
