@@ -1,0 +1,295 @@
+"""Labelled folders → one ultralytics data set of windows at the model's ground resolution.
+
+Training windows are drawn at random: anywhere on a scene (across the seams of the patches that it
+was published in), at a jittered scale, turned and mirrored, in another light (``appearance``).
+Pictures smaller than a window are laid side by side until it is full. Validation windows are laid
+out regularly and left as they are.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from detection.errors import LabelsUnusable
+from detection.evaluation.labels import ClassNames, LabelledPicture, read_labelled_pictures
+from detection.training.appearance import vary_appearance
+from detection.training.recipe import Recipe, Selection, Source
+
+Image.MAX_IMAGE_PIXELS = None  # orthophotos are large on purpose; only pictures named by a recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowSet:
+    """A data set on disk, ready for ultralytics.
+
+    Attributes:
+        data_file: the ``data.yaml``.
+        pictures, objects: per training source, what there was to draw from (for the card).
+    """
+
+    data_file: Path
+    pictures: dict[str, int]
+    objects: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """Pixels and the boxes on them."""
+
+    image: Image.Image
+    boxes: NDArray[np.float64]
+    classes: NDArray[np.int16]
+
+
+def make_window_set(recipe: Recipe, data_folder: Path, out: Path, *, seed: int = 0) -> WindowSet:
+    """Writes the windows of a recipe below ``out`` and a ``data.yaml`` beside them.
+
+    The same recipe, data and seed give the same files; an existing set is not made again.
+
+    Raises:
+        LabelsUnusable: a source is missing or cannot be read.
+    """
+    done = out / "done.json"
+    if done.is_file():
+        counts = json.loads(done.read_text(encoding="utf-8"))
+        return WindowSet(data_file=out / "data.yaml", **counts)
+    pictures: dict[str, int] = {}
+    objects: dict[str, int] = {}
+    random = np.random.default_rng(seed)
+    for place, source in enumerate(recipe.sources):
+        labelled = read_source(source, data_folder, recipe.classes)
+        if source.role == "train":
+            pictures[source.name] = len(labelled)
+            objects[source.name] = _objects_inside(source, labelled)
+        cuts = (
+            _random_windows(recipe, source, labelled, random)
+            if source.role == "train"
+            else _regular_windows(recipe, source, labelled)
+        )
+        for number, cut in enumerate(cuts):
+            _write(cut, out, source.role, f"{place:02d}-{number:05d}")
+    _write_description(recipe, out)
+    counts = {"pictures": pictures, "objects": objects}
+    done.write_text(json.dumps(counts), encoding="utf-8")
+    return WindowSet(data_file=out / "data.yaml", pictures=pictures, objects=objects)
+
+
+def read_source(source: Source, data_folder: Path, classes: Sequence[str]) -> list[LabelledPicture]:
+    """The labelled pictures of a source, its selection applied; points get a box."""
+    pictures = read_labelled_pictures(
+        data_folder / source.pictures,
+        data_folder / source.labels,
+        source.format,
+        ClassNames(wanted=tuple(classes), given=source.names, mapping=source.map),
+    )
+    if source.select is not None:
+        wanted = _selected_stems(source.select, data_folder)
+        pictures = [picture for picture in pictures if picture.path.stem in wanted]
+    if not pictures:
+        raise LabelsUnusable("no picture is selected", where=f"source {source.name}")
+    half = source.point_box_m / source.ground_resolution_m / 2
+    return [_with_extent(picture, half) if picture.points else picture for picture in pictures]
+
+
+def _selected_stems(select: Selection, data_folder: Path) -> set[str]:
+    with (data_folder / select.table).open(newline="", encoding="utf-8") as file:
+        return {
+            Path(row[select.stem]).stem
+            for row in csv.DictReader(file)
+            if all(row[column] in values for column, values in select.where.items())
+        }
+
+
+def _with_extent(picture: LabelledPicture, half_px: float) -> LabelledPicture:
+    return LabelledPicture(
+        path=picture.path,
+        boxes_px=picture.boxes_px + np.array([-half_px, -half_px, half_px, half_px]),
+        class_index=picture.class_index,
+    )
+
+
+def _regions(source: Source, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+    return list(source.regions) or [(0, 0, *size)]
+
+
+def _objects_inside(source: Source, labelled: Sequence[LabelledPicture]) -> int:
+    total = 0
+    for picture in labelled:
+        centre = (picture.boxes_px[:, :2] + picture.boxes_px[:, 2:]) / 2
+        inside = np.zeros(len(centre), dtype=bool)
+        for x_min, y_min, x_max, y_max in _regions(source, _load(picture.path).size):
+            inside |= np.all((centre >= (x_min, y_min)) & (centre < (x_max, y_max)), axis=1)
+        total += int(inside.sum())
+    return total
+
+
+@lru_cache(maxsize=256)
+def _load(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def _random_windows(
+    recipe: Recipe,
+    source: Source,
+    labelled: Sequence[LabelledPicture],
+    random: np.random.Generator,
+) -> Iterator[_Cut]:
+    """Windows drawn from the source; pictures are drawn by their area, regions likewise."""
+    grounds = [
+        (picture, region) for picture in labelled for region in _regions(source, _load(picture.path).size)
+    ]
+    areas = np.array([(r[2] - r[0]) * (r[3] - r[1]) for _, r in grounds], dtype=np.float64)
+    for _ in range(source.windows):
+        low, high = np.log(recipe.scale_jitter)
+        zoom = source.ground_resolution_m / recipe.ground_resolution_m * np.exp(random.uniform(low, high))
+        pieces = _collage(recipe, grounds, areas / areas.sum(), zoom, random)
+        turned = _turned(pieces, int(random.integers(8)))
+        yield _Cut(vary_appearance(turned.image, random), turned.boxes, turned.classes)
+
+
+def _collage(
+    recipe: Recipe,
+    grounds: Sequence[tuple[LabelledPicture, tuple[int, int, int, int]]],
+    shares: NDArray[np.float64],
+    zoom: float,
+    random: np.random.Generator,
+) -> _Cut:
+    """One window, filled with as many pieces as the pictures' size makes necessary."""
+    side = recipe.window_px
+    canvas = Image.new("RGB", (side, side), (114, 114, 114))
+    boxes, classes = [], []
+    y = 0
+    while y < side:
+        x, row_height = 0, side - y
+        while x < side:
+            picture, region = grounds[int(random.choice(len(grounds), p=shares))]
+            width = min(side - x, int((region[2] - region[0]) * zoom))
+            if x == 0:
+                row_height = min(side - y, int((region[3] - region[1]) * zoom))
+            height = min(row_height, int((region[3] - region[1]) * zoom))
+            cut = _cut(picture, region, (width, height), zoom, recipe.smallest_cut_px, random)
+            canvas.paste(cut.image, (x, y))
+            boxes.append(cut.boxes + np.array([x, y, x, y]))
+            classes.append(cut.classes)
+            x += width
+        y += row_height
+    return _Cut(canvas, np.concatenate(boxes), np.concatenate(classes))
+
+
+def _cut(
+    picture: LabelledPicture,
+    region: tuple[int, int, int, int],
+    size: tuple[int, int],
+    zoom: float,
+    smallest: float,
+    random: np.random.Generator,
+) -> _Cut:
+    """A piece of ``size`` pixels from a random place of the region, at the zoom."""
+    span = np.array(size) / zoom
+    free = np.maximum(np.array([region[2] - region[0], region[3] - region[1]]) - span, 0)
+    corner = np.array(region[:2]) + random.uniform(0, 1, 2) * free
+    return cut_window(picture, (float(corner[0]), float(corner[1])), size, zoom, smallest)
+
+
+def cut_window(
+    picture: LabelledPicture,
+    corner: tuple[float, float],
+    size: tuple[int, int],
+    zoom: float,
+    smallest: float,
+) -> _Cut:
+    """Pixels and boxes of a rectangle of the picture, resampled.
+
+    Args:
+        corner: x, y of its upper left corner in pixels of the picture.
+        size: width and height of the result in pixels.
+        zoom: pixels of the result for one of the picture.
+        smallest: a box that the edge cuts and whose remainder is narrower than this (pixels of the
+            result) is dropped: nobody could tell what it is.
+    """
+    width, height = size
+    x, y = corner
+    frame = (x, y, x + width / zoom, y + height / zoom)
+    source = _load(picture.path)
+    image = source.resize(
+        size,
+        Image.Resampling.BILINEAR,
+        box=(frame[0], frame[1], min(frame[2], source.width), min(frame[3], source.height)),
+    )
+    boxes = (picture.boxes_px - np.array([x, y, x, y])) * zoom
+    clipped = np.clip(boxes, 0, (width, height, width, height))
+    extent = np.minimum(clipped[:, 2] - clipped[:, 0], clipped[:, 3] - clipped[:, 1])
+    is_cut = np.any(np.abs(clipped - boxes) > 0.5, axis=1)
+    kept = (extent > 0) & (~is_cut | (extent >= smallest))
+    return _Cut(image, clipped[kept], picture.class_index[kept])
+
+
+def _turned(cut: _Cut, which: int) -> _Cut:
+    """One of the eight ways to lay a square: aerial imagery has no up."""
+    side = cut.image.width
+    image, boxes = cut.image, cut.boxes
+    if which & 1:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        boxes = np.stack([side - boxes[:, 2], boxes[:, 1], side - boxes[:, 0], boxes[:, 3]], axis=1)
+    if which & 2:
+        image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        boxes = np.stack([boxes[:, 0], side - boxes[:, 3], boxes[:, 2], side - boxes[:, 1]], axis=1)
+    if which & 4:
+        image = image.transpose(Image.Transpose.TRANSPOSE)
+        boxes = boxes[:, [1, 0, 3, 2]]
+    return _Cut(image, boxes, cut.classes)
+
+
+def _regular_windows(recipe: Recipe, source: Source, labelled: Sequence[LabelledPicture]) -> Iterator[_Cut]:
+    """Windows side by side over each region, the last ones pushed back inside."""
+    zoom = source.ground_resolution_m / recipe.ground_resolution_m
+    span = recipe.window_px / zoom
+    for picture in labelled:
+        for x_min, y_min, x_max, y_max in _regions(source, _load(picture.path).size):
+            for y in _starts(y_min, y_max, span):
+                for x in _starts(x_min, x_max, span):
+                    size = (
+                        int(min(span, x_max - x_min) * zoom),
+                        int(min(span, y_max - y_min) * zoom),
+                    )
+                    cut = cut_window(picture, (x, y), size, zoom, recipe.smallest_cut_px)
+                    canvas = Image.new("RGB", (recipe.window_px,) * 2, (114, 114, 114))
+                    canvas.paste(cut.image, (0, 0))
+                    yield _Cut(canvas, cut.boxes, cut.classes)
+
+
+def _starts(low: float, high: float, span: float) -> list[float]:
+    count = max(1, int(np.ceil((high - low) / span)))
+    last = max(low, high - span)
+    return [float(start) for start in np.linspace(low, last, count)]
+
+
+def _write(cut: _Cut, out: Path, role: str, name: str) -> None:
+    images, labels = out / role / "images", out / role / "labels"
+    images.mkdir(parents=True, exist_ok=True)
+    labels.mkdir(parents=True, exist_ok=True)
+    cut.image.save(images / f"{name}.jpg", quality=95, subsampling=0)
+    width, height = cut.image.size
+    centre = (cut.boxes[:, :2] + cut.boxes[:, 2:]) / 2 / (width, height)
+    extent = (cut.boxes[:, 2:] - cut.boxes[:, :2]) / (width, height)
+    lines = [
+        f"{index} " + " ".join(f"{value:.6f}" for value in (*middle, *span))
+        for index, middle, span in zip(cut.classes, centre, extent, strict=True)
+    ]
+    (labels / f"{name}.txt").write_text("\n".join(lines) + "\n" if lines else "", encoding="utf-8")
+
+
+def _write_description(recipe: Recipe, out: Path) -> None:
+    names = "".join(f"  {index}: {name}\n" for index, name in enumerate(recipe.classes))
+    (out / "data.yaml").write_text(
+        f"path: {json.dumps(str(out.resolve()))}\ntrain: train/images\nval: validate/images\nnames:\n{names}",
+        encoding="utf-8",
+    )
