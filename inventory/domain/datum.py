@@ -5,17 +5,28 @@ file says so. All arrays are (n, 2) float64: longitude, latitude in degrees.
 """
 
 from collections.abc import Iterable
+from enum import StrEnum
 from math import floor
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
-from pyproj import CRS, Proj
+from pyproj import CRS, Geod, Proj
 from pyproj.aoi import AreaOfInterest
 from pyproj.database import query_crs_info
 from pyproj.enums import PJType
 from pyproj.exceptions import CRSError
+from shapely import MultiPolygon, Polygon
 
 Positions = NDArray[np.float64]
+
+
+class Datum(StrEnum):
+    """What the degrees of a file mean."""
+
+    WGS84 = "wgs84"
+    GCJ02 = "gcj02"
+
 
 # Krasovsky 1940: the ellipsoid on which GCJ-02's shifts in metres become degrees.
 _SEMI_MAJOR_M = 6_378_245.0
@@ -90,6 +101,19 @@ def _waves_m(degrees: NDArray[np.float64], amplitudes_m: dict[float, float]) -> 
     for half_waves, amplitude_m in amplitudes_m.items():
         total += amplitude_m * np.sin(half_waves * np.pi * degrees)
     return total * 2.0 / 3.0
+
+
+_ELLIPSOID = Geod(ellps="WGS84")
+
+
+def ground_area_m2(polygons: Polygon | MultiPolygon) -> float:
+    """Area of valid polygons in EPSG:4326, measured on the ellipsoid; edges are taken as geodesics."""
+    if polygons.is_empty:
+        return 0.0
+    # Signed by the direction of each ring: shells and holes must run against each other.
+    oriented = shapely.orient_polygons(polygons)
+    area_m2, _perimeter_m = _ELLIPSOID.geometry_area_perimeter(oriented)
+    return abs(float(area_m2))
 
 
 def metric_crs(lon_lat: Positions, centre: tuple[float, float]) -> str:

@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from detection.errors import Conflict, UnknownName
 from detection.taxonomy import AssetClass
 from inventory.domain.places import AreaVersion, City
+from inventory.domain.revision import Revision
 from inventory.store.schema import area_version, asset_class, city, city_class, department, scene
 
 # First key of the advisory locks that serialise the writers of a city; the second is the city's id.
@@ -81,25 +82,18 @@ def insert_city(connection: Connection, new: City) -> City:
     return get_city(connection, new.code)
 
 
-def update_city(
-    connection: Connection,
-    city_id: int,
-    *,
-    name: str | None = None,
-    time_zone: str | None = None,
-    boundary: MultiPolygon | None = None,
-    boundary_given: bool | None = None,
-) -> None:
-    """Changes what is given of a city; its metric CRS stays, because stored coordinates are in it."""
-    values: dict[str, Any] = {
-        "name": name,
-        "time_zone": time_zone,
-        "boundary": None if boundary is None else _geometry(boundary),
-        "boundary_given": boundary_given,
-    }
-    values = {column: value for column, value in values.items() if value is not None}
-    if values:
-        connection.execute(update(city).where(city.c.id == city_id).values(values))
+def update_city(connection: Connection, changed: City) -> None:
+    """Stores what may change of a city; its metric CRS stays, because stored positions are in it."""
+    connection.execute(
+        update(city)
+        .where(city.c.id == changed.id)
+        .values(
+            name=changed.name,
+            time_zone=changed.time_zone,
+            boundary=_geometry(changed.boundary),
+            boundary_given=changed.boundary_given,
+        )
+    )
 
 
 def drop_city(connection: Connection, city_id: int) -> None:
@@ -136,14 +130,15 @@ def classes_of(connection: Connection, city_id: int) -> list[str]:
     return sorted(connection.execute(statement).scalars())
 
 
-def set_classes(connection: Connection, city_id: int, classes: Sequence[str]) -> None:
-    """Makes these the classes that a city counts."""
-    column = city_class.c["class"]
+def set_classes(connection: Connection, city_id: int, classes: Sequence[str]) -> bool:
+    """Makes these the classes that a city counts; says whether they were others before."""
+    before = set(classes_of(connection, city_id))
     connection.execute(
-        delete(city_class).where(city_class.c.city_id == city_id, column.not_in(list(classes)))
+        delete(city_class).where(city_class.c.city_id == city_id, city_class.c["class"].not_in(list(classes)))
     )
     rows = [{"city_id": city_id, "class": name} for name in classes]
     connection.execute(upsert(city_class).values(rows).on_conflict_do_nothing())
+    return before != set(classes)
 
 
 def areas_as_of(connection: Connection, place: City, on: date) -> list[AreaVersion]:
@@ -157,23 +152,18 @@ def all_area_versions(connection: Connection, city_id: int) -> list[AreaVersion]
     return _ordered(_version(row) for row in connection.execute(_versions(city_id)))
 
 
-def insert_area_versions(connection: Connection, city_id: int, versions: Sequence[AreaVersion]) -> None:
-    """Stores new versions (their ``id`` is not looked at)."""
-    if versions:
-        connection.execute(
-            insert(area_version), [{"city_id": city_id, **_version_values(version)} for version in versions]
-        )
-
-
-def replace_area_version(connection: Connection, version: AreaVersion) -> None:
-    """Rewrites a stored version, by id, with what the value says."""
-    statement = update(area_version).where(area_version.c.id == version.id)
-    connection.execute(statement.values(_version_values(version)))
-
-
-def delete_area_version(connection: Connection, version_id: int) -> None:
-    """Removes a version that never came into force."""
-    connection.execute(delete(area_version).where(area_version.c.id == version_id))
+def apply_revisions(connection: Connection, city_id: int, revisions: Iterable[Revision]) -> None:
+    """Writes what levels change; versions end before their successors begin, or the days would overlap."""
+    for revision in revisions:
+        gone = [version.id for version in revision.deleted]
+        if gone:
+            connection.execute(delete(area_version).where(area_version.c.id.in_(gone)))
+        for version in revision.replaced:
+            statement = update(area_version).where(area_version.c.id == version.id)
+            connection.execute(statement.values(_version_values(version)))
+        rows = [{"city_id": city_id, **_version_values(version)} for version in revision.inserted]
+        if rows:
+            connection.execute(insert(area_version), rows)
 
 
 def set_level_ranks(connection: Connection, city_id: int, ranks: Mapping[str, int]) -> None:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection as Connection  # the type that use cases pass on, without SQLAlchemy
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from inventory.errors import SchemaBehind, StoreBusy, StoreError, StoreUnreachable
