@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 from sqlalchemy import Connection
 
-from detection.errors import Conflict, ModelError, SceneOutsideCity, SceneWithoutDate, UrbanInventoryError
-from detection.imagery.inspect import check_resolution
-from detection.imagery.scene import Scene, open_scene
+from detection.errors import Conflict, ModelError, SceneWithoutDate, UrbanInventoryError
+from detection.imagery.inspect import check_resolution, inspect_imagery
+from detection.imagery.scene import Scene
 from detection.models import Model, ModelRegistry
 from detection.sweep import Progress, SweepOptions, SweepResult, settings_key, sweep
 from detection.taxonomy import Taxonomy
-from inventory.domain.datum import gcj02_to_wgs84
+from inventory.domain.datum import gcj02_to_wgs84, wgs84_to_gcj02
 from inventory.domain.fold import SurveyTally
 from inventory.domain.places import City
 from inventory.errors import TimeUnusable
@@ -183,12 +183,25 @@ def ingest(
 
 
 def _look_over(database: Database, city: City, file: Path, options: IngestOptions) -> _Candidate:
-    scene = open_scene(file, crs=options.crs)
-    if options.datum == "gcj02":
+    """The pre-flight, and what is stored of the file's pixels already.
+
+    Raises:
+        CallerError: the first thing that blocks.
+    """
+    shifted = options.datum == "gcj02"
+    boundary = shapely.transform(city.boundary, wgs84_to_gcj02) if shifted else city.boundary
+    given = options.taken_at
+    report = inspect_imagery(
+        file,
+        boundary=boundary,
+        boundary_name=city.name,
+        crs=options.crs,
+        taken_at=given if given is None or isinstance(given, datetime) else _noon(given),
+    )
+    scene = report.usable_scene()
+    if shifted:
+        # The same file said to lie on another datum lies elsewhere: a corrected georeference (R2).
         scene = replace(scene, georeference_hash=f"gcj02:{scene.georeference_hash}")
-    ground = _on_earth(scene.surveyed(), options.datum)
-    if not shapely.intersects(ground, city.boundary):
-        raise _outside(scene, ground, city)
     taken_at = _taken_at(scene, city, options.taken_at)
     with database.transaction(read_only=True) as connection:
         known = surveys.scene_with_pixels(connection, city, scene.pixel_hash)
@@ -219,8 +232,7 @@ def _taken_at(scene: Scene, city: City, given: datetime | date | None) -> dateti
             "nothing says when the image was taken", where=scene.name, do="Name it: --taken-at 2025-06-30."
         )
     if not isinstance(taken, datetime):
-        # A day without an hour: noon is within it under any clock, and its end is not tomorrow.
-        taken = datetime.combine(taken, time(12))
+        taken = _noon(taken)
     return taken if taken.tzinfo else taken.replace(tzinfo=ZoneInfo(city.time_zone))
 
 
@@ -238,29 +250,15 @@ def parse_taken_at(given: str) -> datetime | date:
         ) from None
 
 
-def _outside(scene: Scene, ground: shapely.Geometry, city: City) -> SceneOutsideCity:
-    centre = shapely.centroid(ground)
-    lon, lat = (round(float(value), 5) for value in (shapely.get_x(centre), shapely.get_y(centre)))
-    swapped = shapely.transform(ground, lambda lon_lat: lon_lat[:, ::-1])
-    if shapely.intersects(swapped, city.boundary):
-        return SceneOutsideCity(
-            f"its centre lies at longitude {lon}, latitude {lat}: the two are swapped",
-            where=scene.name,
-            do="Write the file's georeference with longitude first.",
-        )
-    west, south, east, north = (round(value, 4) for value in city.boundary.bounds)
-    return SceneOutsideCity(
-        f"it shows no ground of {city.code}: its centre lies at longitude {lon}, latitude {lat}, "
-        f"the city between {west}, {south} and {east}, {north}",
-        where=scene.name,
-        do="Check the file's CRS, or name another city.",
-    )
+def _noon(day: date) -> datetime:
+    """A day without an hour: noon is within it under any clock, and its end is not tomorrow."""
+    return datetime.combine(day, time(12))
 
 
 def _on_earth(ground: shapely.Geometry, datum: str | None) -> Any:
     if datum != "gcj02":
         return ground
-    return shapely.transform(ground, lambda lon_lat: gcj02_to_wgs84(lon_lat))
+    return shapely.transform(ground, gcj02_to_wgs84)
 
 
 # --- which models, and what is there already -------------------------------------------------------------

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from detection.errors import UnknownName
 from detection.models import ModelCard
+from detection.taxonomy import SceneKind
 from inventory.domain.places import City
 from inventory.store.copy import copy_rows, next_job
 from inventory.store.identities import public_id
@@ -39,7 +40,7 @@ class SceneRow:
     pixel_hash: str
     georeference_hash: str
     taken_at: datetime
-    kind: str
+    scene_kind: SceneKind
     ground_resolution_m: float
     source: str
     campaign: str
@@ -224,7 +225,7 @@ def _scene(row: Row[Any]) -> SceneRow:
         pixel_hash=row.pixel_hash,
         georeference_hash=row.georeference_hash,
         taken_at=row.taken_at,
-        kind=row.kind,
+        scene_kind=SceneKind(row.kind),
         ground_resolution_m=row.ground_resolution_m,
         source=row.source_name,
         campaign=row.campaign_name,
@@ -331,6 +332,15 @@ def set_withdrawn(connection: Connection, survey_id: int, *, withdrawn: bool) ->
     """Takes a survey out of the evidence, or back in."""
     connection.execute(
         update(survey).where(survey.c.id == survey_id).values(withdrawn_at=func.now() if withdrawn else None)
+    )
+
+
+def withdraw_all(connection: Connection, scene_id: int) -> None:
+    """Takes every survey of a scene out of the evidence."""
+    connection.execute(
+        update(survey)
+        .where(survey.c.scene_id == scene_id, survey.c.withdrawn_at.is_(None))
+        .values(withdrawn_at=func.now())
     )
 
 

@@ -1,0 +1,151 @@
+"""Decisions and the assets they speak of: every SQL statement about them (R11)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, text
+
+from detection.errors import UnknownName
+from inventory.domain.places import City
+from inventory.store.identities import public_id
+from inventory.store.schema import decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetPlace:
+    """An asset as of an instant: what a decision binds to. ``x`` and ``y`` are metric."""
+
+    public_id: str
+    class_name: str
+    lon: float
+    lat: float
+    x: float
+    y: float
+    crown_m: float
+    error_m: float
+    status: str
+
+
+_PLACE = text(
+    """
+    SELECT a.public_id, a.class AS minted_class, s.status, ST_X(s.geom) AS lon, ST_Y(s.geom) AS lat, s.x, s.y,
+        (s.width_m + s.height_m) / 2 AS crown_m, s.error_m
+    FROM urban_inventory.asset named
+    JOIN urban_inventory.asset a ON a.city_id = named.city_id AND a.id = coalesce(named.alias_of, named.id)
+    JOIN urban_inventory.asset_state s ON s.city_id = a.city_id AND s.asset_id = a.id
+    WHERE named.city_id = :city AND named.public_id = :asset AND s.valid_from <= :at
+    ORDER BY s.valid_from DESC LIMIT 1
+    """
+)
+
+
+def place_of_asset(connection: Connection, city: City, asset: str, at: datetime) -> AssetPlace:
+    """Where an asset (or the one it is an alias of) was, as of an instant.
+
+    Raises:
+        UnknownName: the city has no such asset then.
+    """
+    row = connection.execute(_PLACE, {"city": city.id, "asset": asset, "at": at}).one_or_none()
+    if row is None:
+        raise UnknownName(f"no asset “{asset}” in {city.code} on that date", do="Check the id and the date.")
+    return AssetPlace(
+        public_id=row.public_id,
+        class_name=row.minted_class,
+        lon=row.lon,
+        lat=row.lat,
+        x=row.x,
+        y=row.y,
+        crown_m=row.crown_m,
+        error_m=row.error_m,
+        status=row.status,
+    )
+
+
+def insert_decision(
+    connection: Connection,
+    city: City,
+    *,
+    kind: str,
+    class_name: str,
+    at: datetime,
+    lon_lat: tuple[float, float],
+    xy: tuple[float, float],
+    gate_m: float,
+    asset: str | None,
+    details: Mapping[str, Any],
+    author: str,
+    reason: str | None,
+    retracts: int | None,
+) -> str:
+    """Stores a decision; returns its public id."""
+    public = public_id()
+    connection.execute(
+        insert(decision).values(
+            {
+                "city_id": city.id,
+                "public_id": public,
+                "kind": kind,
+                "class": class_name,
+                "at": at,
+                "geom": func.ST_SetSRID(func.ST_MakePoint(*lon_lat), 4326),
+                "x": xy[0],
+                "y": xy[1],
+                "gate_m": gate_m,
+                "asset": asset,
+                "details": dict(details),
+                "author": author,
+                "reason": reason,
+                "retracts": retracts,
+            }
+        )
+    )
+    return public
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRow:
+    """A decision as stored."""
+
+    id: int
+    public_id: str
+    kind: str
+    class_name: str
+    at: datetime
+    lon_lat: tuple[float, float]
+    xy: tuple[float, float]
+    gate_m: float
+    asset: str | None
+    author: str
+    reason: str | None
+
+
+def get_decision(connection: Connection, city: City, public: str) -> DecisionRow:
+    """The decision of this public id.
+
+    Raises:
+        UnknownName: the city has none.
+    """
+    row = connection.execute(
+        select(
+            decision,
+            func.ST_X(decision.c.geom).label("lon"),
+            func.ST_Y(decision.c.geom).label("lat"),
+        ).where(decision.c.city_id == city.id, decision.c.public_id == public)
+    ).one_or_none()
+    if row is None:
+        raise UnknownName(f"no decision “{public}” in {city.code}")
+    return DecisionRow(
+        id=row.id,
+        public_id=row.public_id,
+        kind=row.kind,
+        class_name=row._mapping["class"],
+        at=row.at,
+        lon_lat=(row.lon, row.lat),
+        xy=(row.x, row.y),
+        gate_m=row.gate_m,
+        asset=row.asset,
+        author=row.author,
+        reason=row.reason,
+    )
