@@ -16,6 +16,8 @@ from pydantic_settings import (
 
 from inventory.errors import ConfigurationError
 
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+
 
 def default_home() -> Path:
     """``/var/lib/urban-inventory`` for root, else the XDG data home's folder."""

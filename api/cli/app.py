@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from api import problems
+from api.cli import city as city_commands
+from api.cli import counting, evidence, output, serve, training
 from api.cli import detection as detection_commands
-from api.cli import output
+from api.cli import ingest as ingest_commands
 from detection.errors import UrbanInventoryError
 
 app = typer.Typer(
@@ -45,7 +47,15 @@ def _options(
 
 
 # In the order of --help: the main job first. A group registers its own commands.
-_GROUPS: tuple[ModuleType, ...] = (detection_commands,)
+_GROUPS: tuple[ModuleType, ...] = (
+    city_commands,
+    detection_commands,
+    ingest_commands,
+    counting,
+    evidence,
+    training,
+    serve,
+)
 for _group in _GROUPS:
     _group.register(app)
 

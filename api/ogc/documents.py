@@ -1,0 +1,136 @@
+"""The documents that describe a city's collections, as the OGC and its clients read them."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import Request
+
+from api.links import Link, base_url, city_url, link
+from api.negotiation import OPENAPI_TYPE
+from inventory.store.features import CityOnPage, Collection
+
+CRS84 = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
+GEOJSON = "application/geo+json"
+JSON = "application/json"
+HTML = "text/html"
+
+# Only what answers: QGIS pushes down filters to whatever is declared.
+CONFORMANCE = tuple(
+    f"http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/{name}"
+    for name in ("core", "oas30", "html", "geojson")
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """Words about a collection, and the filters that its items take beside bbox, datetime and limit."""
+
+    title: str
+    description: str
+    filters: tuple[str, ...]
+
+
+ABOUT = {
+    Collection.ASSETS: About(
+        title="Assets",
+        description="What stands in the city and is counted: listed now or, with datetime, as of then.",
+        filters=("class", "status", "area", "level"),
+    ),
+    Collection.AREAS: About(
+        title="Areas",
+        description="The city’s areas of every level, in the version in force now or on the datetime given.",
+        filters=("level", "area"),
+    ),
+    Collection.SURVEYS: About(
+        title="Surveys",
+        description="Which ground was looked at, when, by which model; with each scene’s attribution.",
+        filters=("class", "area", "level"),
+    ),
+    Collection.OBSERVATIONS: About(
+        title="Observations",
+        description="What each survey saw. With current=true only the stock of classes that move.",
+        filters=("class", "area", "level", "current"),
+    ),
+}
+
+
+def landing(request: Request, city: CityOnPage) -> dict[str, Any]:
+    """The landing page of a city."""
+    root = city_url(request, city.code)
+    return {
+        "title": city.name,
+        "description": f"Inventory of {city.name}: what stands and moves there, counted from imagery.",
+        "attribution": f"{base_url(request)}/attribution",
+        "extent": _extent(city),
+        "conformsTo": list(CONFORMANCE),
+        "links": [
+            *_self_and_page(f"{root}/", JSON),
+            link(f"{root}/api", "service-desc", OPENAPI_TYPE, "The API, for programs"),
+            link(f"{root}/api?f=html", "service-doc", HTML, "The API, for people"),
+            link(f"{root}/conformance", "conformance", JSON, "What of the standards is fulfilled"),
+            link(f"{root}/collections", "data", JSON, "The collections"),
+            link(f"{root}/counts", "related", JSON, "Counts by area and class"),
+            link(f"{base_url(request)}/attribution", "license", HTML, "Whose imagery this is"),
+            link(f"{base_url(request)}/source", "related", HTML, "The program’s source"),
+        ],
+    }
+
+
+def conformance(request: Request, city: CityOnPage) -> dict[str, Any]:
+    """What of the standards is fulfilled."""
+    address = f"{city_url(request, city.code)}/conformance"
+    return {"conformsTo": list(CONFORMANCE), "links": _self_and_page(address, JSON)}
+
+
+def collections(request: Request, city: CityOnPage, totals: dict[Collection, int | None]) -> dict[str, Any]:
+    """The list of a city's collections."""
+    return {
+        "links": _self_and_page(f"{city_url(request, city.code)}/collections", JSON),
+        "collections": [collection(request, city, each, totals[each]) for each in Collection],
+    }
+
+
+def collection(request: Request, city: CityOnPage, named: Collection, count: int | None) -> dict[str, Any]:
+    """One collection; ``itemCount`` is left out where it could not be counted in time."""
+    address = f"{city_url(request, city.code)}/collections/{named}"
+    about = ABOUT[named]
+    return {
+        "id": str(named),
+        "title": about.title,
+        "description": about.description,
+        "itemType": "feature",
+        **({} if count is None else {"itemCount": count}),
+        "extent": _extent(city),
+        "crs": [CRS84],
+        "storageCrs": CRS84,
+        "links": [
+            *_self_and_page(address, JSON),
+            link(f"{address}/items", "items", GEOJSON, f"{about.title} as GeoJSON"),
+            link(f"{address}/items?f=html", "items", HTML, f"{about.title} as a page"),
+            link(f"{base_url(request)}/attribution", "license", HTML, "Whose imagery this is"),
+        ],
+    }
+
+
+def time_stamp() -> str:
+    """Now, as answers carry it."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _self_and_page(address: str, media_type: str) -> list[Link]:
+    return [
+        link(address, "self", media_type, "This document"),
+        link(f"{address}?f=html", "alternate", HTML, "This document as a page"),
+    ]
+
+
+def _extent(city: CityOnPage) -> dict[str, Any]:
+    began = None if city.oldest_look is None else city.oldest_look.astimezone(UTC)
+    return {
+        "spatial": {"bbox": [[round(number, 7) for number in city.box]], "crs": CRS84},
+        "temporal": {
+            "interval": [[None if began is None else began.strftime("%Y-%m-%dT%H:%M:%SZ"), None]],
+            "trs": "http://www.opengis.net/def/uom/ISO-8601/0/Gregorian",
+        },
+    }

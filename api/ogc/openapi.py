@@ -1,0 +1,229 @@
+"""A city's API in OpenAPI 3.0, made by hand.
+
+GIS clients read OpenAPI 3.0 and match its paths literally: they start at ``/collections``, the component
+``limit`` is called exactly that, and a filter counts only with ``style`` and ``explode`` written out.
+"""
+
+from typing import Any
+
+from fastapi import Request
+
+from api.links import city_url
+from api.negotiation import OPENAPI_TYPE
+from api.ogc.documents import ABOUT, CRS84, GEOJSON, HTML, JSON
+from api.version import program_version
+from inventory.store.features import CityOnPage, Collection
+
+_Json = dict[str, Any]
+
+
+def document(request: Request, city: CityOnPage, *, default_limit: int, maximum_limit: int) -> _Json:
+    """The description of one city's API; ``servers`` names its landing page."""
+    return {
+        "openapi": "3.0.3",
+        "info": {
+            "title": f"Inventory of {city.name}",
+            "description": "OGC API Features 1.0 of one city’s inventory, and its counts.",
+            "version": program_version(),
+            "contact": {"name": "the operator of this service", "url": city_url(request, city.code)},
+            "license": {"name": "Imagery and counts: see attribution"},
+        },
+        "servers": [{"url": city_url(request, city.code)}],
+        "tags": [{"name": "features", "description": "OGC API Features"}, {"name": "counts"}],
+        "paths": _paths(),
+        "components": {
+            "parameters": _parameters(default_limit, maximum_limit),
+            "schemas": _schemas(),
+            "responses": {
+                "Problem": {
+                    "description": "What is wrong, where, and what to do.",
+                    "content": {"application/problem+json": {"schema": _ref("schemas", "problem")}},
+                }
+            },
+        },
+    }
+
+
+def _paths() -> _Json:
+    paths: _Json = {
+        "/": _get("getLandingPage", "This city’s landing page", _ok(JSON, "landing")),
+        "/conformance": _get("getConformance", "Fulfilled standards", _ok(JSON, "conformance")),
+        "/api": _get("getApi", "This document", _ok(OPENAPI_TYPE, "object")),
+        "/collections": _get("getCollections", "The collections", _ok(JSON, "collections")),
+    }
+    for named in Collection:
+        paths |= _of_collection(named)
+    counted = [_ref("parameters", name) for name in ("class", "as_of")]
+    by_area = [_ref("parameters", name) for name in ("area", "level")]
+    paths["/counts"] = {
+        **_get("getCounts", "Counts by area and class", _ok(JSON, "counts"), by_area + counted, tag="counts"),
+        "post": {
+            "operationId": "countInPolygon",
+            "summary": "Counts in a polygon",
+            "tags": ["counts"],
+            "parameters": counted,
+            "requestBody": {"required": True, "content": {GEOJSON: {"schema": {"type": "object"}}}},
+            "responses": _responses(_ok(JSON, "counts")),
+        },
+    }
+    return paths
+
+
+def _of_collection(named: Collection) -> _Json:
+    about = ABOUT[named]
+    name = str(named).capitalize()
+    common = ("limit", "bbox", "datetime", "cursor", "offset", "resultType", "crs", "bbox-crs")
+    parameters = [_ref("parameters", each) for each in common]
+    parameters += [_ref("parameters", each) for each in about.filters]
+    return {
+        f"/collections/{named}": _get(f"get{name}Collection", about.title, _ok(JSON, "collection")),
+        f"/collections/{named}/items": _get(
+            f"get{name}", about.description, _ok(GEOJSON, "featureCollection"), parameters
+        ),
+        f"/collections/{named}/items/{{featureId}}": _get(
+            f"get{name}Feature", f"One of {named}", _ok(GEOJSON, "feature"), [_ref("parameters", "featureId")]
+        ),
+    }
+
+
+def _get(
+    operation: str, summary: str, ok: _Json, parameters: list[_Json] | None = None, *, tag: str = "features"
+) -> _Json:
+    return {
+        "get": {
+            "operationId": operation,
+            "summary": summary,
+            "tags": [tag],
+            "parameters": [*(parameters or []), _ref("parameters", "f")],
+            "responses": _responses(ok),
+        }
+    }
+
+
+def _responses(ok: _Json) -> _Json:
+    return {"200": ok, **{status: _ref("responses", "Problem") for status in ("400", "404", "503")}}
+
+
+def _ok(media_type: str, schema: str) -> _Json:
+    content: _Json = {media_type: {"schema": _ref("schemas", schema)}}
+    if media_type != OPENAPI_TYPE:
+        content[HTML] = {"schema": {"type": "string"}}
+    return {"description": "The resource.", "content": content}
+
+
+def _ref(kind: str, name: str) -> _Json:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def _parameters(default_limit: int, maximum_limit: int) -> _Json:
+    text: _Json = {"type": "string"}
+    count: _Json = {"type": "integer", "minimum": 0}
+    return {
+        "featureId": {"name": "featureId", "in": "path", "required": True, "schema": text},
+        "limit": _query(
+            "limit",
+            {"type": "integer", "minimum": 1, "maximum": maximum_limit, "default": default_limit},
+            "Features on a page; more than the maximum is taken for the maximum.",
+        ),
+        "bbox": _query(
+            "bbox",
+            {"type": "array", "minItems": 4, "maxItems": 6, "items": {"type": "number"}},
+            "west,south,east,north in CRS84; west > east crosses the antimeridian.",
+        ),
+        "datetime": _query(
+            "datetime", text, "A date (a local day), an instant, or START/END with .. for open."
+        ),
+        "cursor": _query("cursor", text, "Where the next page starts; taken from a “next” link."),
+        "offset": _query("offset", count, "Features to skip; “next” links are better."),
+        "resultType": _query(
+            "resultType",
+            {"type": "string", "enum": ["results", "hits"], "default": "results"},
+            "hits: the total.",
+        ),
+        "crs": _query("crs", {"type": "string", "enum": [CRS84], "default": CRS84}, "CRS of the answer."),
+        "bbox-crs": _query("bbox-crs", {"type": "string", "enum": [CRS84], "default": CRS84}, "CRS of bbox."),
+        "class": _query("class", text, "Class of the asset taxonomy, as tree."),
+        "status": _query("status", text, "present, doubtful, gone or rejected, whether listed or not."),
+        "area": _query("area", text, "Code of an area."),
+        "level": _query("level", text, "Level of areas, as district."),
+        "current": _query("current", {"type": "boolean"}, "The stock of classes that move."),
+        "as_of": _query(
+            "as_of", {"type": "string", "format": "date"}, "Counts at the end of this local day."
+        ),
+        "f": _query("f", {"type": "string", "enum": ["json", "geojson", "html"]}, "The form of the answer."),
+    }
+
+
+def _query(name: str, schema: _Json, description: str) -> _Json:
+    return {
+        "name": name,
+        "in": "query",
+        "description": description,
+        "required": False,
+        "schema": schema,
+        "style": "form",
+        "explode": False,
+    }
+
+
+def _object(required: list[str], **properties: _Json) -> _Json:
+    return {"type": "object", "required": required, "properties": properties}
+
+
+def _schemas() -> _Json:
+    text: _Json = {"type": "string"}
+    number: _Json = {"type": "number"}
+    nullable: _Json = {"type": "number", "nullable": True}
+    links: _Json = {"type": "array", "items": _ref("schemas", "link")}
+    return {
+        "object": {"type": "object"},
+        "link": _object(["href", "rel", "type"], href=text, rel=text, type=text, title=text),
+        "landing": _object(["links"], title=text, description=text, links=links),
+        "conformance": _object(["conformsTo"], conformsTo={"type": "array", "items": text}),
+        "collection": _object(["id", "links"], id=text, title=text, description=text, links=links),
+        "collections": _object(
+            ["links", "collections"],
+            links=links,
+            collections={"type": "array", "items": _ref("schemas", "collection")},
+        ),
+        "feature": _object(
+            ["type", "geometry", "properties"],
+            type={"type": "string", "enum": ["Feature"]},
+            id=text,
+            geometry={"type": "object", "nullable": True},
+            properties={"type": "object"},
+            links=links,
+        ),
+        "featureCollection": _object(
+            ["type", "features"],
+            type={"type": "string", "enum": ["FeatureCollection"]},
+            features={"type": "array", "items": _ref("schemas", "feature")},
+            links=links,
+            timeStamp={"type": "string", "format": "date-time"},
+            numberMatched={"type": "integer", "minimum": 0},
+            numberReturned={"type": "integer", "minimum": 0},
+        ),
+        "counts": _object(["counts"], counts={"type": "array", "items": _ref("schemas", "count")}),
+        "count": {
+            "type": "object",
+            "description": "count and coverage are null where nothing was surveyed: that is not 0.",
+            "required": ["class", "count", "coverage", "as_of"],
+            "properties": {
+                "area": {"type": "string", "nullable": True},
+                "name": {"type": "string", "nullable": True},
+                "class": text,
+                "count": {"type": "integer", "nullable": True},
+                "low": nullable,
+                "high": nullable,
+                "basis": {"type": "string", "nullable": True},
+                "coverage": nullable,
+                "as_of": {"type": "string", "format": "date"},
+                "oldest_look": {"type": "string", "nullable": True},
+                "newest_look": {"type": "string", "nullable": True},
+            },
+        },
+        "problem": _object(
+            ["title", "status", "code"],
+            title=text, status=number, detail=text, code=text, what=text, where=text, do=text, trace=text,
+        ),
+    }  # fmt: skip

@@ -1,0 +1,55 @@
+"""What every route needs of a request: the database, and that no parameter is unknown."""
+
+from datetime import date, datetime
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
+
+from api.settings import Settings
+from detection.errors import CallerError
+from inventory.store.database import Database
+
+# Known on every resource: QGIS, GDAL and ArcGIS append a user's own parameters to each request.
+_ALWAYS_KNOWN = frozenset({"f", "token", "lang"})
+
+
+def _database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+Store = Annotated[Database, Depends(_database)]
+Installation = Annotated[Settings, Depends(_settings)]
+
+
+def today_in(time_zone: str) -> date:
+    """The date that it is now where that zone holds."""
+    return datetime.now(ZoneInfo(time_zone)).date()
+
+
+def refuse_unknown_parameters(request: Request) -> None:
+    """A misspelt filter must not pass for no filter (OGC API Features 1, requirement 8).
+
+    Raises:
+        CallerError: a query parameter that the route does not have; names it and those there are.
+    """
+    route: Any = request.scope.get("route")
+    known = _declared(route.dependant) | _ALWAYS_KNOWN if hasattr(route, "dependant") else _ALWAYS_KNOWN
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        names = ", ".join(sorted(known - _ALWAYS_KNOWN)) or "none"
+        raise CallerError(
+            f"unknown query parameter “{unknown[0][:64]}”", do=f"Parameters of this resource: {names}."
+        )
+
+
+def _declared(dependant: Dependant) -> frozenset[str]:
+    names = {field.alias for field in dependant.query_params}
+    return frozenset(names).union(*(_declared(inner) for inner in dependant.dependencies))

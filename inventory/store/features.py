@@ -1,0 +1,568 @@
+"""GeoJSON of the inventory, made in the database: the items behind the counts.
+
+A page is read in two steps of one transaction: first the keys of its rows (a few numbers each, so a page of
+any size knows what it returns and where it goes on before its first byte is sent), then the features by
+those keys through a server-side cursor, as text that nobody parses again.
+
+Every statement is bound to one city, and to parameters; nothing of a request becomes SQL.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from enum import StrEnum
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    and_,
+    distinct,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+    text,
+    true,
+)
+from sqlalchemy.exc import OperationalError
+
+from detection.errors import CallerError, UnknownName
+from inventory.store import schema
+
+_QUERY_CANCELED = "57014"
+# An exact total that takes longer than this is left out: the page itself must not wait for it.
+_TOTAL_PATIENCE_MS = 1_500
+# Rows that the server hands over at a time; one page is never held whole.
+_ROWS_AT_A_TIME = 500
+# From this share of the city's ground on, walking the ids in order and testing each position beats
+# collecting all rows of the box first and sorting them; below it, the walk reads far too much
+# (470–850 ms against 14 ms for a small box among 5 million).
+_WALK_FROM_SHARE = 0.25
+
+
+class Collection(StrEnum):
+    """What a city offers as features."""
+
+    ASSETS = "assets"
+    AREAS = "areas"
+    SURVEYS = "surveys"
+    OBSERVATIONS = "observations"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CityOnPage:
+    """A city as its pages need it; the box is (west, south, east, north) in degrees, EPSG:4326."""
+
+    id: int
+    code: str
+    name: str
+    time_zone: str
+    metric_crs: str
+    classes: tuple[str, ...]
+    box: tuple[float, float, float, float]
+    oldest_look: datetime | None
+    newest_look: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """West ≤ east, south ≤ north, degrees EPSG:4326; borders belong to it."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class When:
+    """The time a request speaks of: an instant, or a closed interval whose open ends are None.
+
+    ``now`` says that the instant is the end of today, whose states are those still valid: they have an index.
+    """
+
+    as_of: datetime | None = None
+    now: bool = False
+    interval: tuple[datetime | None, datetime | None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which features of a collection; all conditions hold together.
+
+    Attributes:
+        boxes: any of them; empty is everywhere (two where a box crosses the antimeridian).
+        when, local_dates: the time, and its ends as dates in the city's time zone.
+        classes, statuses: any of the names; empty is no condition.
+        area: the version that must hold the position.
+        current: of observations, only the stock of mobile classes (R10).
+    """
+
+    boxes: tuple[Box, ...] = ()
+    when: When = field(default_factory=When)
+    local_dates: tuple[date | None, date | None] = (None, None)
+    classes: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
+    area: int | None = None
+    current: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """The rows of a page by key, and the key after which the next one starts (None: the last page)."""
+
+    rows: tuple[int, ...]
+    next_after: int | None
+
+
+def city_names(connection: Connection) -> list[tuple[str, str]]:
+    """Code and name of every city, by code."""
+    city = schema.city
+    rows = connection.execute(select(city.c.code, city.c.name).order_by(city.c.code))
+    return [(row.code, row.name) for row in rows]
+
+
+def city_on_page(connection: Connection, code: str) -> CityOnPage:
+    """A city by its code; its box holds the boundary and all ground ever surveyed for it.
+
+    Raises:
+        UnknownName: no city has the code; the message names those there are.
+    """
+    row = connection.execute(_CITY, {"code": code}).one_or_none()
+    if row is None:
+        known = ", ".join(found for found, _ in city_names(connection)) or "none yet"
+        raise UnknownName(f"no city is called “{code[:64]}”", do=f"Cities here: {known}.")
+    return CityOnPage(
+        id=row.id,
+        code=row.code,
+        name=row.name,
+        time_zone=row.time_zone,
+        metric_crs=row.metric_crs,
+        classes=tuple(row.classes),
+        box=(row.west, row.south, row.east, row.north),
+        oldest_look=row.oldest_look,
+        newest_look=row.newest_look,
+    )
+
+
+_CITY = text("""
+    SELECT c.id, c.code, c.name, c.time_zone, c.metric_crs,
+           coalesce((SELECT array_agg(k.class ORDER BY k.class) FROM urban_inventory.city_class k
+                     WHERE k.city_id = c.id), '{}') AS classes,
+           least(ST_XMin(c.boundary), ST_XMin(s.ground)) AS west,
+           least(ST_YMin(c.boundary), ST_YMin(s.ground)) AS south,
+           greatest(ST_XMax(c.boundary), ST_XMax(s.ground)) AS east,
+           greatest(ST_YMax(c.boundary), ST_YMax(s.ground)) AS north,
+           s.oldest_look, s.newest_look
+    FROM urban_inventory.city c
+    CROSS JOIN LATERAL (
+        SELECT ST_Extent(u.surveyed) AS ground, min(i.taken_at) AS oldest_look, max(i.taken_at) AS newest_look
+        FROM urban_inventory.survey u JOIN urban_inventory.scene i ON i.id = u.scene_id
+        WHERE u.city_id = c.id AND u.withdrawn_at IS NULL
+    ) s
+    WHERE c.code = :code
+""")
+
+
+def area_version(connection: Connection, city_id: int, code: str, *, level: str | None, on: date) -> int:
+    """The version of an area that is in force on a city-local date (R12).
+
+    Raises:
+        UnknownName: no area has the code on that date.
+        CallerError: areas of several levels have it, and ``level`` is None.
+    """
+    area = schema.area_version
+    query = select(area.c.id, area.c.level).where(
+        area.c.city_id == city_id, area.c.code == code, area.c.valid.contains(on)
+    )
+    rows = connection.execute(query if level is None else query.where(area.c.level == level)).all()
+    if not rows:
+        raise UnknownName(f"no area has the code “{code[:64]}” on {on}", do="See the collection “areas”.")
+    if len(rows) > 1:
+        levels = ", ".join(sorted(row.level for row in rows))
+        raise CallerError(
+            f"areas of several levels have the code “{code[:64]}”", do=f"Add the level: one of {levels}."
+        )
+    return int(rows[0].id)
+
+
+def page_of(
+    connection: Connection,
+    city: CityOnPage,
+    collection: Collection,
+    wanted: Wanted,
+    *,
+    limit: int,
+    after: int | None = None,
+    offset: int = 0,
+) -> Page:
+    """The keys of one page, in an order that does not change between pages.
+
+    Args:
+        limit: rows at most, ≥ 1.
+        after: the key that the page before ended with.
+        offset: rows to skip; for clients that cannot follow a cursor.
+    """
+    keys = _keys(city, collection, wanted)
+    if after is not None:
+        keys = keys.where(keys.selected_columns.key > after)
+    # One row more than wanted tells whether there is a next page; a total would not be needed for that.
+    rows = connection.execute(_in_order(keys, city, wanted).limit(limit + 1).offset(offset)).all()
+    shown = rows[:limit]
+    return Page(
+        rows=tuple(row.row_id for row in shown), next_after=shown[-1].key if len(rows) > limit else None
+    )
+
+
+def total(
+    connection: Connection,
+    city: CityOnPage,
+    collection: Collection,
+    wanted: Wanted,
+    *,
+    patience_ms: int = _TOTAL_PATIENCE_MS,
+) -> int | None:
+    """How many features a request matches, exactly; None where that would take too long.
+
+    What the counts of areas answer is read from their maintained sums, so that it is the same number.
+    """
+    if collection is Collection.ASSETS and _is_summed(wanted):
+        return _summed(connection, city, wanted, kind="static")
+    if collection is Collection.OBSERVATIONS and wanted.current and _is_summed(wanted):
+        return _summed(connection, city, wanted, kind="mobile")
+    keys = _keys(city, collection, wanted).subquery()
+    savepoint = connection.begin_nested()
+    try:
+        connection.execute(_SET_PATIENCE, {"patience": str(patience_ms)})
+        found = connection.execute(select(func.count(distinct(keys.c.key)))).scalar_one()
+    except OperationalError as error:
+        savepoint.rollback()
+        if getattr(error.orig, "sqlstate", None) == _QUERY_CANCELED:
+            return None
+        raise
+    # Rolled back also here: that gives the transaction its own patience back.
+    savepoint.rollback()
+    return int(found)
+
+
+_SET_PATIENCE = text("SELECT set_config('statement_timeout', :patience, true)")
+
+
+def features(
+    connection: Connection, city: CityOnPage, collection: Collection, rows: Sequence[int]
+) -> Iterator[str]:
+    """GeoJSON Features as text, in the order of their keys, read as they are asked for."""
+    statement = _FEATURES[collection]
+    parameters = {"city": city.id, "rows": list(rows)}
+    with connection.execution_options(stream_results=True, yield_per=_ROWS_AT_A_TIME).execute(
+        statement, parameters
+    ) as result:
+        yield from result.scalars()
+
+
+def row_of(connection: Connection, city: CityOnPage, collection: Collection, public_id: str, on: date) -> int:
+    """The row of one feature by its public id: an asset as it is known now, an area as of a date.
+
+    An asset's id that became an alias of an older one finds that one (R7).
+
+    Raises:
+        UnknownName: nothing has the id.
+    """
+    row = connection.execute(_ROW_OF[collection], {"city": city.id, "id": public_id, "on": on}).scalar()
+    if row is None:
+        raise UnknownName(
+            f"the collection “{collection}” has no feature “{public_id[:64]}”", do="See its items."
+        )
+    return int(row)
+
+
+def attributions(connection: Connection, city_id: int) -> list[tuple[str, str | None, str | None, int]]:
+    """Source, attribution, licence and number of scenes whose pixels or counts are shown (R15)."""
+    rows = connection.execute(_ATTRIBUTIONS, {"city": city_id})
+    return [(row.name, row.attribution, row.licence, row.scenes) for row in rows]
+
+
+_ATTRIBUTIONS = text("""
+    SELECT o.name, coalesce(i.attribution, o.attribution) AS attribution,
+           coalesce(i.licence, o.licence) AS licence, count(*) AS scenes
+    FROM urban_inventory.scene i
+    JOIN urban_inventory.campaign g ON g.id = i.campaign_id
+    JOIN urban_inventory.source o ON o.id = g.source_id
+    WHERE i.city_id = :city AND i.superseded_by IS NULL
+    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+""")
+
+
+# Which rows: composed, since every condition is optional.
+
+
+def _keys(city: CityOnPage, collection: Collection, wanted: Wanted) -> Select[tuple[int, int]]:
+    if collection is Collection.ASSETS:
+        return _asset_keys(city, wanted)
+    if collection is Collection.AREAS:
+        return _area_keys(city, wanted)
+    if collection is Collection.SURVEYS:
+        return _survey_keys(city, wanted)
+    return _stock_keys(city, wanted) if wanted.current else _observation_keys(city, wanted)
+
+
+def _in_order(keys: Select[tuple[int, int]], city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
+    if not wanted.boxes or _share_of_city(wanted.boxes, city) >= _WALK_FROM_SHARE:
+        return keys.order_by(keys.selected_columns.key)
+    found = keys.order_by(None).cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
+    return select(found.c.key, found.c.row_id).order_by(found.c.key)
+
+
+def _share_of_city(boxes: Sequence[Box], city: CityOnPage) -> float:
+    west, south, east, north = city.box
+    whole = (east - west) * (north - south)
+    shared = sum(
+        max(0.0, min(east, box.east) - max(west, box.west))
+        * max(0.0, min(north, box.north) - max(south, box.south))
+        for box in boxes
+    )
+    return shared / whole if whole > 0 else 1.0
+
+
+def _inside(geometry: ColumnElement[object], boxes: Sequence[Box]) -> list[ColumnElement[bool]]:
+    if not boxes:
+        return []
+    envelopes = [func.ST_MakeEnvelope(box.west, box.south, box.east, box.north, 4326) for box in boxes]
+    return [or_(*(func.ST_Intersects(geometry, envelope) for envelope in envelopes))]
+
+
+def _asset_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
+    state = schema.asset_state
+    conditions = [state.c.city_id == city.id, state.c.asset_id.is_not(None)]
+    conditions += _of_states(wanted)
+    conditions.append(state.c.status.in_(wanted.statuses) if wanted.statuses else state.c.listed)
+    keys = select(state.c.asset_id.label("key"), state.c.id.label("row_id")).where(*conditions)
+    if wanted.when.interval is None:
+        return keys
+    # Several states of one asset may touch an interval: the latest speaks for it.
+    return keys.distinct(state.c.asset_id).order_by(state.c.asset_id, state.c.valid_from.desc())
+
+
+def _stock_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
+    state = schema.asset_state
+    keys = select(state.c.observation_id.label("key"), state.c.observation_id.label("row_id"))
+    keys = keys.where(
+        state.c.city_id == city.id, state.c.asset_id.is_(None), state.c.listed, *_of_states(wanted)
+    )
+    return keys if wanted.when.interval is None else keys.distinct()
+
+
+def _of_states(wanted: Wanted) -> list[ColumnElement[bool]]:
+    state, member = schema.asset_state, schema.membership
+    when = state.c.valid_to.is_(None) if wanted.when.now else _valid(state, wanted.when)
+    conditions = [when, *_inside(state.c.geom, wanted.boxes)]
+    if wanted.classes:
+        conditions.append(state.c["class"].in_(wanted.classes))
+    if wanted.area is not None:
+        members = select(member.c.state_id).where(
+            member.c.city_id == state.c.city_id,
+            member.c.area_version_id == wanted.area,
+            _valid(member, wanted.when),
+        )
+        conditions.append(state.c.id.in_(members))
+    return conditions
+
+
+def _valid(table: Table, when: When) -> ColumnElement[bool]:
+    start, end = (when.as_of, when.as_of) if when.interval is None else when.interval
+    return and_(
+        true() if end is None else table.c.valid_from <= end,
+        true() if start is None else or_(table.c.valid_to.is_(None), table.c.valid_to > start),
+    )
+
+
+def _observation_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
+    observation = schema.observation
+    conditions = [observation.c.city_id == city.id, *_inside(observation.c.geom, wanted.boxes)]
+    if wanted.classes:
+        conditions.append(observation.c["class"].in_(wanted.classes))
+    if wanted.area is not None:
+        conditions.append(_inside_area(observation.c.geom, wanted.area))
+    surveys = select(schema.survey.c.id).join(schema.scene, schema.scene.c.id == schema.survey.c.scene_id)
+    taken = _taken(wanted.when)
+    if taken:
+        conditions.append(
+            observation.c.survey_id.in_(surveys.where(schema.survey.c.city_id == city.id, *taken))
+        )
+    return select(observation.c.id.label("key"), observation.c.id.label("row_id")).where(*conditions)
+
+
+def _survey_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
+    survey = schema.survey
+    conditions = [
+        survey.c.city_id == city.id,
+        *_inside(survey.c.surveyed, wanted.boxes),
+        *_taken(wanted.when),
+    ]
+    if wanted.classes:
+        conditions.append(survey.c.classes.overlap(list(wanted.classes)))
+    if wanted.area is not None:
+        conditions.append(_inside_area(survey.c.surveyed, wanted.area))
+    return (
+        select(survey.c.id.label("key"), survey.c.id.label("row_id"))
+        .join(schema.scene, schema.scene.c.id == survey.c.scene_id)
+        .where(*conditions)
+    )
+
+
+def _taken(when: When) -> list[ColumnElement[bool]]:
+    start, end = when.interval if when.interval is not None else (None, None)
+    taken_at = schema.scene.c.taken_at
+    return [
+        *([] if start is None else [taken_at >= start]),
+        *([] if end is None else [taken_at <= end]),
+    ]
+
+
+def _inside_area(geometry: ColumnElement[object], version: int) -> ColumnElement[bool]:
+    area = schema.area_version
+    return exists(select(1).where(area.c.id == version, func.ST_Intersects(area.c.geom, geometry)))
+
+
+def _area_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
+    area = schema.area_version
+    conditions = [area.c.city_id == city.id, *_inside(area.c.geom, wanted.boxes)]
+    start, end = wanted.local_dates
+    conditions.append(area.c.valid.op("&&")(func.daterange(start, end, "[]")))
+    if wanted.levels:
+        conditions.append(area.c.level.in_(wanted.levels))
+    if wanted.area is not None:
+        conditions.append(area.c.id == wanted.area)
+    if wanted.classes:
+        conditions.append(false())
+    keys = select(area.c.id.label("key"), area.c.id.label("row_id")).where(*conditions)
+    if start is not None and start == end:
+        return keys
+    newest = (
+        select(area.c.id)
+        .where(*conditions)
+        .distinct(area.c.level, area.c.code)
+        .order_by(area.c.level, area.c.code, func.lower(area.c.valid).desc().nulls_last())
+    )
+    return select(area.c.id.label("key"), area.c.id.label("row_id")).where(area.c.id.in_(newest))
+
+
+def _is_summed(wanted: Wanted) -> bool:
+    return not wanted.boxes and not wanted.statuses and wanted.when.interval is None
+
+
+def _summed(connection: Connection, city: CityOnPage, wanted: Wanted, *, kind: str) -> int:
+    delta, named = schema.area_count_delta, schema.asset_class
+    query = (
+        select(func.coalesce(func.sum(delta.c.listed), 0))
+        .join(named, named.c.name == delta.c["class"])
+        .where(
+            delta.c.city_id == city.id, delta.c.area_version_id == (wanted.area or 0), named.c.kind == kind
+        )
+    )
+    if wanted.classes:
+        query = query.where(delta.c["class"].in_(wanted.classes))
+    if wanted.when.as_of is not None:
+        query = query.where(delta.c.at <= wanted.when.as_of)
+    return int(connection.execute(query).scalar_one())
+
+
+# One row by its public id.
+
+_ROW_OF = {
+    Collection.ASSETS: text("""
+        SELECT s.id FROM urban_inventory.asset a
+        JOIN urban_inventory.asset_state s
+          ON s.city_id = a.city_id AND s.asset_id = coalesce(a.alias_of, a.id) AND s.valid_to IS NULL
+        WHERE a.city_id = :city AND a.public_id = :id AND CAST(:on AS date) IS NOT NULL
+    """),
+    Collection.AREAS: text("""
+        SELECT v.id FROM urban_inventory.area_version v
+        WHERE v.city_id = :city AND v.level || ':' || v.code = :id AND v.valid @> CAST(:on AS date)
+    """),
+    Collection.SURVEYS: text("""
+        SELECT u.id FROM urban_inventory.survey u
+        WHERE u.city_id = :city AND u.public_id = :id AND CAST(:on AS date) IS NOT NULL
+    """),
+    # The number is compared as text: an id that is no number is unknown, not an error.
+    Collection.OBSERVATIONS: text("""
+        SELECT o.id FROM urban_inventory.observation o
+        WHERE o.city_id = :city AND CAST(:on AS date) IS NOT NULL
+          AND o.id = CASE WHEN :id ~ '^[1-9][0-9]{0,17}$' THEN CAST(:id AS bigint) END
+    """),
+}
+
+
+# The features themselves. Members of a Feature are put together by format(), which is the fastest way
+# measured (2.3 ms per 1,000 against 4.7 ms in Python); 7 decimals of a degree are a centimetre.
+
+_FEATURES = {
+    Collection.ASSETS: text("""
+        SELECT format('{"type":"Feature","id":%s,"geometry":%s,"properties":%s}',
+                      to_json(a.public_id), ST_AsGeoJSON(s.geom, 7), row_to_json(p))
+        FROM urban_inventory.asset_state s
+        JOIN urban_inventory.asset a ON a.city_id = s.city_id AND a.id = s.asset_id
+        LEFT JOIN urban_inventory.survey u ON u.id = s.survey_id
+        LEFT JOIN urban_inventory.scene i ON i.id = u.scene_id
+        LEFT JOIN urban_inventory.decision d ON d.city_id = s.city_id AND d.id = s.decision_id
+        CROSS JOIN LATERAL (
+            SELECT s.class, s.status, s.listed, s.verified, s.review, s.probability, s.score,
+                   s.width_m, s.height_m, s.error_m AS position_error_m, s.hits,
+                   s.first_seen, s.last_seen, s.first_missed,
+                   u.public_id AS survey, i.public_id AS scene,
+                   CASE WHEN d.id IS NULL THEN 'survey' ELSE 'decision' END AS evidence_kind,
+                   coalesce(d.public_id, u.public_id) AS evidence,
+                   coalesce(d.at, i.taken_at) AS evidence_at
+        ) p
+        WHERE s.city_id = :city AND s.id = ANY(:rows) ORDER BY s.asset_id
+    """),
+    Collection.AREAS: text("""
+        SELECT format('{"type":"Feature","id":%s,"geometry":%s,"properties":%s}',
+                      to_json(v.level || ':' || v.code), ST_AsGeoJSON(v.geom, 7), row_to_json(p))
+        FROM urban_inventory.area_version v
+        CROSS JOIN LATERAL (
+            SELECT v.code, v.name, v.level, v.level_rank, v.parent_level, v.parent_code,
+                   lower(v.valid) AS valid_from, upper(v.valid) - 1 AS valid_to, round(v.area_m2) AS area_m2
+        ) p
+        WHERE v.city_id = :city AND v.id = ANY(:rows) ORDER BY v.id
+    """),
+    Collection.SURVEYS: text("""
+        SELECT format('{"type":"Feature","id":%s,"geometry":%s,"properties":%s}',
+                      to_json(u.public_id),
+                      CASE WHEN ST_IsEmpty(u.surveyed) THEN 'null' ELSE ST_AsGeoJSON(u.surveyed, 7) END,
+                      row_to_json(p))
+        FROM urban_inventory.survey u
+        JOIN urban_inventory.scene i ON i.id = u.scene_id
+        JOIN urban_inventory.campaign g ON g.id = i.campaign_id
+        JOIN urban_inventory.source o ON o.id = g.source_id
+        CROSS JOIN LATERAL (
+            SELECT i.public_id AS scene, i.taken_at, o.name AS source, g.name AS campaign, i.kind,
+                   i.ground_resolution_m, u.model, u.model_version,
+                   array_to_string(u.classes, ',') AS classes,
+                   (SELECT string_agg(f.class, ',' ORDER BY f.class) FROM urban_inventory.survey_class f
+                    WHERE f.survey_id = u.id AND f.in_force) AS in_force,
+                   u.withdrawn_at, u.windows, u.recorded_at,
+                   coalesce(i.licence, o.licence) AS licence,
+                   coalesce(i.attribution, o.attribution) AS attribution
+        ) p
+        WHERE u.city_id = :city AND u.id = ANY(:rows) ORDER BY u.id
+    """),
+    Collection.OBSERVATIONS: text("""
+        SELECT format('{"type":"Feature","id":"%s","geometry":%s,"properties":%s}',
+                      o.id, ST_AsGeoJSON(o.geom, 7), row_to_json(p))
+        FROM urban_inventory.observation o
+        JOIN urban_inventory.survey u ON u.id = o.survey_id
+        JOIN urban_inventory.scene i ON i.id = u.scene_id
+        LEFT JOIN urban_inventory.asset_hit h ON h.city_id = o.city_id AND h.observation_id = o.id
+        LEFT JOIN urban_inventory.asset a ON a.city_id = h.city_id AND a.id = h.asset_id
+        CROSS JOIN LATERAL (
+            SELECT o.class, o.score, o.width_m, o.height_m, o.error_m AS position_error_m, o.plausible,
+                   i.taken_at, u.public_id AS survey, i.public_id AS scene, a.public_id AS asset
+        ) p
+        WHERE o.city_id = :city AND o.id = ANY(:rows) ORDER BY o.id
+    """),
+}
