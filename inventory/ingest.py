@@ -52,7 +52,7 @@ class Status(StrEnum):
 class IngestOptions:
     """What the caller says of the files, and how to sweep them."""
 
-    taken_at: datetime | date | None = None
+    taken_at: datetime | None = None
     source: str = "unnamed"
     campaign: str | None = None
     model: str | None = None
@@ -179,6 +179,39 @@ def ingest(
     return [outcome for of_file in outcomes.values() for outcome in of_file]
 
 
+def rerun(
+    database: Database,
+    city_code: str,
+    scenes: Sequence[SceneRow],
+    *,
+    registry: ModelRegistry,
+    taxonomy: Taxonomy,
+    options: IngestOptions,
+    checkpoints: Path | None = None,
+) -> list[Ingested]:
+    """Runs the model of ``options`` on scenes that are stored already; files that are gone are refused.
+
+    Raises:
+        UnknownName, StoreError: as ``ingest``.
+    """
+    outcomes: list[Ingested] = []
+    for scene in scenes:
+        if scene.path is None:
+            continue
+        outcomes += ingest(
+            database,
+            city_code,
+            [Path(scene.path)],
+            registry=registry,
+            taxonomy=taxonomy,
+            options=replace(
+                options, taken_at=scene.taken_at, source=scene.source, campaign=scene.campaign
+            ),
+            checkpoints=checkpoints,
+        )
+    return outcomes
+
+
 # --- looking over --------------------------------------------------------------------------------------
 
 
@@ -190,13 +223,12 @@ def _look_over(database: Database, city: City, file: Path, options: IngestOption
     """
     shifted = options.datum == "gcj02"
     boundary = shapely.transform(city.boundary, wgs84_to_gcj02) if shifted else city.boundary
-    given = options.taken_at
     report = inspect_imagery(
         file,
         boundary=boundary,
         boundary_name=city.name,
         crs=options.crs,
-        taken_at=given if given is None or isinstance(given, datetime) else _noon(given),
+        taken_at=options.taken_at,
     )
     scene = report.usable_scene()
     if shifted:
@@ -224,35 +256,31 @@ def _look_over(database: Database, city: City, file: Path, options: IngestOption
     )
 
 
-def _taken_at(scene: Scene, city: City, given: datetime | date | None) -> datetime:
+def _taken_at(scene: Scene, city: City, given: datetime | None) -> datetime:
     """When the scene was taken: as told, else by the file's own tag, never by the file's time (R2)."""
     taken = given if given is not None else scene.taken_at
     if taken is None:
         raise SceneWithoutDate(
             "nothing says when the image was taken", where=scene.name, do="Name it: --taken-at 2025-06-30."
         )
-    if not isinstance(taken, datetime):
-        taken = _noon(taken)
     return taken if taken.tzinfo else taken.replace(tzinfo=ZoneInfo(city.time_zone))
 
 
-def parse_taken_at(given: str) -> datetime | date:
-    """``2025-06-30`` or ``2025-06-30T10:15[:00][+08:00]``.
+def parse_taken_at(given: str) -> datetime:
+    """``2025-06-30`` (noon of that day) or ``2025-06-30T10:15[:00][+08:00]``; naive without an offset.
 
     Raises:
         TimeUnusable: neither.
     """
     try:
-        return date.fromisoformat(given) if len(given) == len("2025-06-30") else datetime.fromisoformat(given)
+        if len(given) == len("2025-06-30"):
+            # A day without an hour: noon is within it under any clock, and its end is not tomorrow.
+            return datetime.combine(date.fromisoformat(given), time(12))
+        return datetime.fromisoformat(given)
     except ValueError:
         raise TimeUnusable(
             f"“{given}” is no date", do="Write 2025-06-30, 2025-06-30T10:15 or 2025-06-30T10:15+08:00."
         ) from None
-
-
-def _noon(day: date) -> datetime:
-    """A day without an hour: noon is within it under any clock, and its end is not tomorrow."""
-    return datetime.combine(day, time(12))
 
 
 def _on_earth(ground: shapely.Geometry, datum: str | None) -> Any:

@@ -1,0 +1,86 @@
+"""How many, from the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from shapely import MultiPolygon, Polygon
+
+from api.cli import output
+from api.cli.detection import JsonOption
+from api.cli.options import AsOfOption, CityOption, ClassOption, parse_classes, parse_date
+from api.cli.store import open_store
+from detection.errors import CallerError
+from inventory.counting import count
+from inventory.domain.tally import CountRow
+from inventory.store.database import Patience
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    app.command("count")(count_assets)
+
+
+def count_assets(
+    city: CityOption,
+    classes: ClassOption = None,
+    area: Annotated[str | None, typer.Option(help="Code of an area.")] = None,
+    level: Annotated[str | None, typer.Option(help="All areas of a level, and what is outside them.")] = None,
+    polygon: Annotated[
+        Path | None, typer.Option(help="GeoJSON with one polygon or multipolygon, longitude first.")
+    ] = None,
+    as_of: AsOfOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Count assets in the city, an area, the areas of a level, or a polygon."""
+    if sum(place is not None for place in (area, level, polygon)) > 1:
+        raise typer.BadParameter("name only one of --area, --level and --polygon")
+    with open_store() as (database, settings):
+        rows = count(
+            database,
+            city,
+            classes=parse_classes(classes),
+            area=area,
+            level=level,
+            polygon=_polygon(polygon, settings.vertex_limit),
+            as_of=parse_date(as_of),
+            patience=Patience.EXPORT,
+        )
+    if as_json:
+        output.print_json([row.as_json() for row in rows])
+    else:
+        print_counts(rows)
+
+
+def print_counts(rows: list[CountRow]) -> None:
+    """Counts as a table; “not surveyed” is a word, never a 0."""
+    output.print_table(
+        f"as of {rows[0].as_of.isoformat()}" if rows else "no counts",
+        ("area", "name", "class", "count", "90 % interval", "surveyed", "newest look", "basis"),
+        [
+            (
+                row.area or "polygon",
+                row.name or "",
+                row.class_name,
+                row.count,
+                f"{row.low:,.0f} – {row.high:,.0f}" if row.low is not None and row.high is not None else "–",
+                f"{row.coverage:.0%}" if row.coverage is not None else "no",
+                row.newest_look.date().isoformat() if row.newest_look else "–",
+                row.basis,
+            )
+            for row in rows
+        ],
+    )
+
+
+def _polygon(file: Path | None, vertex_limit: int) -> Polygon | MultiPolygon | None:
+    from inventory.polygons import read_polygon
+
+    return None if file is None else read_polygon(_read(file), vertex_limit=vertex_limit)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise CallerError(f"cannot be read: {error.strerror}", where=str(file)) from error

@@ -1,0 +1,330 @@
+"""Saying something about evidence: surveys, scenes, decisions, models in use, rebuild."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.cli import output
+from api.cli.detection import JsonOption, TrustOption, model_registry, models_app
+from api.cli.ingest import exit_code, show_outcomes
+from api.cli.options import AuthorOption, CityOption
+from api.cli.store import open_store
+from detection.sweep import SweepOptions
+from detection.taxonomy import shipped_taxonomy
+from inventory import evidence_changes
+from inventory.decisions import NewDecision, decide
+from inventory.domain.evidence import DecisionKind
+from inventory.errors import DecisionUnusable
+from inventory.ingest import IngestOptions, parse_taken_at, rerun
+from inventory.store import cities, surveys
+from inventory.store.surveys import SceneRow, SurveyRow
+
+survey_app = typer.Typer(
+    name="survey", help="Surveys: what a model saw in a scene.", no_args_is_help=True, rich_markup_mode=None
+)
+scene_app = typer.Typer(
+    name="scene", help="Scenes: the imagery behind the surveys.", no_args_is_help=True, rich_markup_mode=None
+)
+SurveyArgument = Annotated[str, typer.Argument(metavar="SURVEY", help="Id of the survey.")]
+SceneArgument = Annotated[str, typer.Argument(metavar="SCENE", help="Id of the scene.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    app.add_typer(survey_app)
+    app.add_typer(scene_app)
+    app.command("decide")(decide_asset)
+    app.command("rebuild")(rebuild)
+
+
+# --- surveys -----------------------------------------------------------------------------------------
+
+
+@survey_app.command("list")
+def list_surveys(city: CityOption, as_json: JsonOption = False) -> None:
+    """List a city's surveys, and the classes for which each is in force."""
+    with open_store() as (database, _), database.transaction(read_only=True) as connection:
+        rows = surveys.list_surveys(connection, cities.get_city(connection, city))
+    _show_surveys(rows, as_json=as_json)
+
+
+@survey_app.command("withdraw")
+def withdraw(
+    survey: SurveyArgument, city: CityOption, author: AuthorOption = "local", as_json: JsonOption = False
+) -> None:
+    """Take a survey out of the evidence; counts of all dates follow."""
+    with open_store() as (database, _):
+        row = evidence_changes.withdraw_survey(
+            database, city, survey, taxonomy=shipped_taxonomy(), author=author
+        )
+    _show_surveys([row], as_json=as_json)
+
+
+@survey_app.command("restore")
+def restore(
+    survey: SurveyArgument, city: CityOption, author: AuthorOption = "local", as_json: JsonOption = False
+) -> None:
+    """Put a withdrawn survey back."""
+    with open_store() as (database, _):
+        row = evidence_changes.restore_survey(
+            database, city, survey, taxonomy=shipped_taxonomy(), author=author
+        )
+    _show_surveys([row], as_json=as_json)
+
+
+def _show_surveys(rows: list[SurveyRow], *, as_json: bool) -> None:
+    shown = [
+        {
+            "survey": row.public_id,
+            "scene": row.scene,
+            "taken_at": row.taken_at.isoformat(),
+            "model": row.model,
+            "classes": list(row.classes),
+            "in_force": list(row.in_force),
+            "windows": row.windows,
+            "observations": row.observations,
+            "withdrawn": row.withdrawn,
+        }
+        for row in rows
+    ]
+    if as_json:
+        output.print_json(shown)
+        return
+    names = ("survey", "scene", "taken", "model", "in force for", "windows", "seen", "")
+    output.print_table(
+        "",
+        names,
+        [
+            (
+                row.public_id,
+                row.scene,
+                row.taken_at.date().isoformat(),
+                row.model,
+                ", ".join(row.in_force) or "–",
+                row.windows,
+                row.observations,
+                "withdrawn" if row.withdrawn else "",
+            )
+            for row in rows
+        ],
+    )
+
+
+# --- scenes ------------------------------------------------------------------------------------------
+
+
+@scene_app.command("list")
+def list_scenes(city: CityOption, as_json: JsonOption = False) -> None:
+    """List a city's scenes."""
+    with open_store() as (database, _), database.transaction(read_only=True) as connection:
+        rows = surveys.list_scenes(connection, cities.get_city(connection, city))
+    _show_scenes(rows, as_json=as_json)
+
+
+@scene_app.command("redate")
+def redate(
+    scene: SceneArgument,
+    city: CityOption,
+    taken_at: Annotated[str, typer.Option(metavar="DATE", help="When it was really taken.")],
+    author: AuthorOption = "local",
+    as_json: JsonOption = False,
+) -> None:
+    """Correct when a scene was taken; counts of all dates follow."""
+    with open_store() as (database, _):
+        row = evidence_changes.redate_scene(
+            database, city, scene, parse_taken_at(taken_at), taxonomy=shipped_taxonomy(), author=author
+        )
+    _show_scenes([row], as_json=as_json)
+
+
+@scene_app.command("locate")
+def locate(
+    scene: SceneArgument,
+    file: Annotated[Path, typer.Argument(help="Where the file lies now.")],
+    city: CityOption,
+    author: AuthorOption = "local",
+    as_json: JsonOption = False,
+) -> None:
+    """Say where the file of a scene lies now; its pixels must be the same."""
+    with open_store() as (database, _):
+        row = evidence_changes.locate_scene(database, city, scene, file, author=author)
+    _show_scenes([row], as_json=as_json)
+
+
+@scene_app.command("purge")
+def purge(
+    scene: SceneArgument,
+    city: CityOption,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    author: AuthorOption = "local",
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a scene's observations and surveys for good; one line of history remains."""
+    if not yes:
+        typer.confirm(f"Remove scene {scene} of {city} with all that was seen in it?", abort=True, err=True)
+    with open_store() as (database, settings):
+        row = evidence_changes.purge_scene(
+            database, city, scene, taxonomy=shipped_taxonomy(), home=settings.home, author=author
+        )
+    _show_scenes([row], as_json=as_json)
+
+
+def _show_scenes(rows: list[SceneRow], *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(
+            [
+                {
+                    "scene": row.public_id,
+                    "path": row.path,
+                    "taken_at": row.taken_at.isoformat(),
+                    "kind": row.scene_kind.value,
+                    "ground_resolution_m": row.ground_resolution_m,
+                    "source": row.source,
+                    "campaign": row.campaign,
+                    "superseded": row.superseded,
+                    "purged": row.purged,
+                    "found": row.path is not None and Path(row.path).is_file(),
+                }
+                for row in rows
+            ]
+        )
+        return
+    output.print_table(
+        "",
+        ("scene", "taken", "source", "campaign", "m/px", "file", ""),
+        [
+            (
+                row.public_id,
+                row.taken_at.date().isoformat(),
+                row.source,
+                row.campaign,
+                row.ground_resolution_m,
+                row.path or "–",
+                _state(row),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _state(row: SceneRow) -> str:
+    if row.purged:
+        return "purged"
+    if row.superseded:
+        return "superseded"
+    return "" if row.path and Path(row.path).is_file() else "file is gone: scene locate"
+
+
+# --- decisions ---------------------------------------------------------------------------------------
+
+
+def decide_asset(
+    kind: Annotated[DecisionKind, typer.Argument(help="What you say.")],
+    city: CityOption,
+    asset: Annotated[str | None, typer.Option(help="Id of the asset it is about.")] = None,
+    class_name: Annotated[str | None, typer.Option("--class", help="For add and reclassify.")] = None,
+    lon_lat: Annotated[
+        str | None, typer.Option(metavar="LON,LAT", help="For add, move and split: the place, EPSG:4326.")
+    ] = None,
+    other: Annotated[str | None, typer.Option("--with", help="For merge: the other asset.")] = None,
+    decision: Annotated[str | None, typer.Option(help="For retract: the decision taken back.")] = None,
+    text: Annotated[str | None, typer.Option(help="For describe: what is to be known of it.")] = None,
+    at: Annotated[str | None, typer.Option(metavar="DATE", help="Since when it is so; default now.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; kept in the history.")] = None,
+    author: AuthorOption = "local",
+    as_json: JsonOption = False,
+) -> None:
+    """Say something of an asset or a place; it outweighs what models see, up to its date."""
+    new = NewDecision(
+        kind=kind,
+        asset=asset,
+        class_name=class_name,
+        lon_lat=_lon_lat(lon_lat),
+        other_asset=other,
+        retracts=decision,
+        at=_instant(at),
+        author=author,
+        reason=reason,
+        details={"text": text} if text else {},
+    )
+    with open_store() as (database, _):
+        public = decide(database, city, new, taxonomy=shipped_taxonomy())
+    if as_json:
+        output.print_json({"decision": public, "kind": kind.value, "asset": asset})
+    else:
+        output.results.print(f"decision {public} recorded", markup=False)
+
+
+def _lon_lat(given: str | None) -> tuple[float, float] | None:
+    if given is None:
+        return None
+    try:
+        lon, lat = (float(part) for part in given.split(","))
+    except ValueError:
+        raise DecisionUnusable(f"“{given}” is no place", do="Write LON,LAT, e.g. 100.97,22.83.") from None
+    return lon, lat
+
+
+def _instant(given: str | None) -> datetime | None:
+    return None if given is None else parse_taken_at(given)
+
+
+# --- models in use, rebuild ----------------------------------------------------------------------------
+
+
+@models_app.command("use")
+def use_model(
+    name: Annotated[str, typer.Argument(help="The model.")],
+    city: CityOption,
+    again: Annotated[bool, typer.Option("--rerun", help="Run it on the scenes it has not seen.")] = False,
+    author: AuthorOption = "local",
+    trust_model: TrustOption = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Use a model for the classes it sees; choosing the old one again gives the counts of before."""
+    registry = model_registry()
+    with open_store() as (database, settings):
+        chosen = evidence_changes.choose_model(
+            database, city, registry.get(name), taxonomy=shipped_taxonomy(), author=author
+        )
+        outcomes = []
+        if again and chosen.scenes_without:
+            outcomes = rerun(
+                database,
+                city,
+                chosen.scenes_without,
+                registry=registry,
+                taxonomy=shipped_taxonomy(),
+                options=IngestOptions(model=name, author=author, sweep=SweepOptions(is_trusted=trust_model)),
+                checkpoints=settings.home / "cache" / "blocks",
+            )
+    if as_json:
+        output.print_json(
+            {
+                "model": chosen.model,
+                "classes": list(chosen.classes),
+                "scenes_without": [row.public_id for row in chosen.scenes_without],
+                "rerun": [outcome.as_json() for outcome in outcomes],
+            }
+        )
+        return exit_code(outcomes)
+    output.results.print(
+        f"{city} now uses {chosen.model} for {', '.join(chosen.classes)}; it has not run on "
+        f"{len(chosen.scenes_without)} scenes" + ("" if again else ", which keep their earlier survey (--rerun)"),
+        markup=False,
+    )
+    if outcomes:
+        show_outcomes(outcomes, as_json=False)
+    return exit_code(outcomes)
+
+
+def rebuild(city: CityOption, author: AuthorOption = "local", as_json: JsonOption = False) -> None:
+    """Fold all evidence of a city from nothing; the outcome is the same as before."""
+    with open_store() as (database, _):
+        evidence_changes.rebuild(database, city, taxonomy=shipped_taxonomy(), author=author)
+    if as_json:
+        output.print_json({"city": city, "rebuilt": True})
+    else:
+        output.results.print(f"{city} rebuilt from its evidence", markup=False)
