@@ -113,6 +113,8 @@ def log_to(file: Path | None) -> None:
     """Sends the log to a file, one line an event."""
     logger = logging.getLogger("urban_inventory")
     logger.setLevel(logging.DEBUG if voice.verbose else logging.INFO)
+    # A logger without any handler prints its warnings a second time.
+    logger.addHandler(logging.NullHandler())
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(file, encoding="utf-8")
