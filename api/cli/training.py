@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from api.cli import output
-from api.settings import read_settings
+from api.cli.detection import JsonOption, TrustOption, model_registry, sweep_progress
 from detection.data_folder import data_path
 from detection.errors import CallerError, UnknownName
 from detection.evaluation.card import (
@@ -28,8 +28,7 @@ from detection.evaluation.look import look_with
 from detection.evaluation.measures import Figures
 from detection.evaluation.mosaic import layout_beside
 from detection.evaluation.picture import draw_matches
-from detection.models import Model, ModelRegistry, load_model
-from detection.sweep import Progress
+from detection.models import Model
 
 #: Resolution assumed of pictures that do not say theirs: that of common aerial programmes.
 USUAL_RESOLUTION_M = 0.10
@@ -66,26 +65,27 @@ def evaluate(
     write: Annotated[
         bool, typer.Option("--write-card", help="Write the figures into the model's card.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    trust_model: TrustOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a model on labelled pictures or a labelled scene.
 
     AP at IoU 0.5 over merged objects; precision and recall one-to-one at IoU 0.4, at the model's
     threshold (points: within 6 m).
     """
-    found = find_model(model)
+    found = model_registry().find(model)
     card = found.card
     class_names = ClassNames(wanted=card.output.classes, given=_listed(names), mapping=_mapped(mapping))
     thresholds = np.array([card.threshold[name] for name in card.output.classes])
     with output.progress_bar("looking", unit="windows") as bar:
         if scene is not None and truth is not None and images is None:
-            look = look_with(found, progress=_windows(bar))
+            look = look_with(found, is_trusted=trust_model, progress=sweep_progress(bar))
             evaluation = evaluate_scene(look, scene, truth, class_names, thresholds, split=split)
             data = scene.parent.name or scene.name
         elif images is not None and labels is not None and label_format is not None and scene is None:
             labelled = read_labelled_pictures(images, labels, label_format, class_names)
             evaluation = evaluate_pictures(
-                look_with(found),
+                look_with(found, is_trusted=trust_model),
                 labelled,
                 thresholds,
                 ground_resolution_m=resolution_m or _assumed_resolution(),
@@ -137,7 +137,7 @@ def train(
     names: _Names = None,
     mapping: _Map = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a model: labelled folders → ultralytics → threshold → ONNX → card."""
     from detection.training import recipe as recipes
@@ -189,24 +189,6 @@ def train(
     )
 
 
-def find_model(name: str) -> Model:
-    """A model by name, or by its folder or card.
-
-    Raises:
-        UnknownName: neither is known.
-    """
-    path = Path(name)
-    if path.name == "card.toml" and path.is_file():
-        return load_model(path)
-    if (path / "card.toml").is_file():
-        return load_model(path / "card.toml")
-    return ModelRegistry(_own_models()).get(name)
-
-
-def _own_models() -> tuple[Path, ...]:
-    return (read_settings().models_folder,)
-
-
 def _assumed_resolution() -> float:
     output.note(
         f"Pictures without position are taken for {USUAL_RESOLUTION_M:.2f} m a pixel; "
@@ -238,13 +220,6 @@ def _mapped(pairs: list[str] | None) -> dict[str, str]:
             raise CallerError(f"“{pair}” is no mapping", do="Write it as label=class.")
         mapping[left.strip()] = right.strip()
     return mapping
-
-
-def _windows(bar: output.Bar) -> Any:
-    def show(progress: Progress) -> None:
-        bar(progress.windows_done, progress.windows_total)
-
-    return show
 
 
 def _draw(evaluation: Evaluation, path: Path) -> None:

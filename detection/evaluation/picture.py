@@ -12,6 +12,7 @@ from detection.evaluation.measures import Matched
 HIT = (64, 160, 255)
 MISS = (255, 176, 0)
 FALSE_ALARM = (255, 64, 200)
+LEGEND_PX = 24
 
 
 def draw_matches(pixels: NDArray[np.uint8], matched: Matched, out: Path) -> None:
@@ -21,7 +22,9 @@ def draw_matches(pixels: NDArray[np.uint8], matched: Matched, out: Path) -> None
         pixels: (rows, columns, 3) uint8: the picture that ``matched`` speaks of.
         out: a file Pillow can write, by its suffix.
     """
-    image = Image.fromarray(pixels)
+    height, width = pixels.shape[:2]
+    image = Image.new("RGB", (max(width, 330), height + LEGEND_PX))
+    image.paste(Image.fromarray(pixels))
     draw = ImageDraw.Draw(image)
     found = set(matched.truth.tolist())
     true = set(matched.detection.tolist())
@@ -30,7 +33,7 @@ def draw_matches(pixels: NDArray[np.uint8], matched: Matched, out: Path) -> None
             _box(draw, box, MISS, points=matched.ground.points)
     for index, box in enumerate(matched.ground.detected_px.tolist()):
         _box(draw, box, HIT if index in true else FALSE_ALARM)
-    _legend(draw, matched)
+    _legend(draw, matched, height)
     out.parent.mkdir(parents=True, exist_ok=True)
     image.save(out)
 
@@ -49,13 +52,14 @@ def _box(
         draw.rectangle((x_min, y_min, max(x_min, x_max), max(y_min, y_max)), outline=colour, width=2)
 
 
-def _legend(draw: ImageDraw.ImageDraw, matched: Matched) -> None:
-    rows = (
+def _legend(draw: ImageDraw.ImageDraw, matched: Matched, top: int) -> None:
+    """Below the picture, where it hides no ground."""
+    entries = (
         (HIT, f"{matched.hits} found"),
         (MISS, f"{matched.misses} missed"),
         (FALSE_ALARM, f"{matched.false_alarms} false alarms"),
     )
-    draw.rectangle((4, 4, 190, 10 + 20 * len(rows)), fill=(0, 0, 0))
-    for index, (colour, text) in enumerate(rows):
-        draw.rectangle((10, 11 + 20 * index, 22, 23 + 20 * index), fill=colour)
-        draw.text((30, 11 + 20 * index), text, fill=(255, 255, 255))
+    for index, (colour, text) in enumerate(entries):
+        left = 8 + 100 * index
+        draw.rectangle((left, top + 6, left + 11, top + 17), fill=colour)
+        draw.text((left + 18, top + 6), text, fill=(255, 255, 255))
