@@ -37,7 +37,10 @@ def serve(
     with (
         listening_socket(settings.host, settings.port) as listener,
         open_database(
-            settings.home, database_url=settings.database_url, pool_size=settings.pool_size
+            settings.home,
+            database_url=settings.database_url,
+            pool_size=settings.pool_size,
+            keep_running=True,
         ) as database,
     ):
         serve_on(listener, settings, database)

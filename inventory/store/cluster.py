@@ -12,11 +12,13 @@ user cannot enter the folder, ``location`` in it names another one that holds al
 
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,7 +30,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from inventory.errors import ClusterUnusable, DataFolderInUse
+from inventory.errors import ClusterUnusable, DataFolderInUse, StoreError
 from inventory.store import roles
 from inventory.store.server import (
     BINARIES,
@@ -52,7 +54,9 @@ _SOCKET_NAME = f".s.PGSQL.{PORT}"
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")
 _OPEN_TIMEOUT_S = 660.0
 _EXCLUSIVE_WAIT_S = 1.0
+_LONGEST_PAUSE_S = 60.0
 _IDENT_MAP = "urban_inventory"
+_log = logging.getLogger("urban_inventory.cluster")
 
 _SAFEGUARDS = {
     "listen_addresses": "",
@@ -156,6 +160,33 @@ class EmbeddedCluster:
         if not self.is_running():
             with _locked(self.root / "start.lock", self._account(), wait_s=_OPEN_TIMEOUT_S):
                 self._start()
+
+    @contextmanager
+    def kept_running(self, *, every_s: float = 1.0) -> Iterator[None]:
+        """Look after the server from a thread of its own and start it again whenever it was killed.
+
+        A start that fails (a full disk) is logged and tried again, ever more rarely.
+        """
+        leaving = threading.Event()
+
+        def look_after() -> None:
+            pause_s = every_s
+            while not leaving.wait(pause_s):
+                try:
+                    if running_postmaster(self._data) is None:
+                        self.ensure_running()
+                    pause_s = every_s
+                except StoreError as error:
+                    _log.error("the database server does not start: %s", error)
+                    pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+        thread = threading.Thread(target=look_after, name="cluster", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            leaving.set()
+            thread.join()
 
     @contextmanager
     def exclusive(self, job: str, *, wait_s: float = _EXCLUSIVE_WAIT_S) -> Iterator[None]:

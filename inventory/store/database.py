@@ -5,7 +5,7 @@ these never commit. Sessions are the service's: a role that owns nothing (``role
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import Enum
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from inventory.errors import SchemaBehind, StoreBusy, StoreError, StoreUnreachab
 from inventory.store import migrate
 from inventory.store.cluster import open_cluster
 
+_MIGRATION_WAIT_S = 60.0
 _LOCK_NOT_AVAILABLE = "55P03"
 _QUERY_CANCELED = "57014"
 _INSUFFICIENT_PRIVILEGE = "42501"
@@ -94,11 +95,14 @@ def _translated(error: DBAPIError) -> StoreError:
 
 
 @contextmanager
-def open_database(home: Path, *, database_url: str | None = None, pool_size: int = 8) -> Iterator[Database]:
+def open_database(
+    home: Path, *, database_url: str | None = None, pool_size: int = 8, keep_running: bool = False
+) -> Iterator[Database]:
     """The database of an installation: the external one of ``database_url``, else the embedded one in ``home``.
 
     An embedded database is brought to this program's schema, after a dump; an external one is left to
-    ``urban-inventory migrate``.
+    ``urban-inventory migrate``. With ``keep_running`` an embedded server that is killed is started again:
+    for programs that stay up.
 
     Raises:
         SchemaBehind: the external database waits for ``migrate``, or is newer than the program.
@@ -112,8 +116,12 @@ def open_database(home: Path, *, database_url: str | None = None, pool_size: int
         finally:
             database.close()
         return
-    with open_cluster(home / "postgres") as cluster:
-        migrate.upgrade_embedded(cluster.owner_url, backups=home / "backups")
+    with open_cluster(home / "postgres") as cluster, ExitStack() as stack:
+        # Programs that start together after an upgrade wait for the one that migrates.
+        with cluster.exclusive("migration", wait_s=_MIGRATION_WAIT_S):
+            migrate.upgrade_embedded(cluster.owner_url, backups=home / "backups")
+        if keep_running:
+            stack.enter_context(cluster.kept_running())
         database = Database(cluster.service_url, pool_size=pool_size)
         try:
             yield database

@@ -210,6 +210,16 @@ def test_killed_server_is_started_by_the_next_program(folder: Path) -> None:
     assert first.close() is True
 
 
+def test_server_killed_under_a_program_that_stays_up_is_started_again(folder: Path) -> None:
+    with open_cluster(folder) as cluster, cluster.kept_running(every_s=0.05):
+        killed = pid_of(cluster)
+        os.kill(killed, signal.SIGKILL)
+        give_up_at = time.monotonic() + 30
+        while (pid_of(cluster) == killed or not cluster.is_running()) and time.monotonic() < give_up_at:
+            time.sleep(0.05)
+        assert ask(cluster.service_url, "SELECT 1") == 1
+
+
 def test_ctrl_c_on_a_program_does_not_reach_the_server(running: EmbeddedCluster) -> None:
     assert os.getsid(pid_of(running)) != os.getsid(0)
     assert os.getpgid(pid_of(running)) != os.getpgid(0)
