@@ -2,7 +2,7 @@
 
 from fastapi import Depends, FastAPI
 
-from api import cities, problem_answers, web_files
+from api import cities, counts, problem_answers, source, web_files
 from api.ogc import items, landing
 from api.perimeter import Perimeter
 from api.requests import refuse_unknown_parameters
@@ -27,7 +27,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     app.state.database = database
     app.state.public_url = str(settings.public_url).rstrip("/") if settings.public_url else None
     problem_answers.add_handlers(app)
-    for room in (cities, landing, items, web_files):
+    for room in (cities, landing, items, counts, source, web_files):
         app.include_router(room.router)
     app.add_middleware(
         Perimeter,

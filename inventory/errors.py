@@ -1,7 +1,11 @@
 """The inventory's branches of the error tree (root and picture in ``detection/errors.py``).
 
 UrbanInventoryError ─┬─ CallerError ─┬─ BoundariesUnusable, DecisionUnusable, TimeUnusable
-                     │               └─ PolygonUnusable ── PolygonTooLarge
+                     │               ├─ JsonUnusable ──── JsonTooDeep, NumberTooLong
+                     │               └─ PolygonUnusable ─┬─ PolygonTooLarge, TooManyVertices
+                     │                                   ├─ CoordinateNotFinite, CoordinateOutOfRange
+                     │                                   ├─ CrossesAntimeridian, PolygonDegenerate
+                     │                                   └─ UnsupportedGeometry, PolygonTooIntricate
                      ├─ ConfigurationError          a setting is wrong
                      └─ StoreError ─┬─ StoreUnreachable     no server answers
                                     ├─ StoreBusy ── DataFolderInUse   another program holds what is needed
@@ -29,6 +33,66 @@ class PolygonTooLarge(PolygonUnusable):
     """A polygon to count in is larger than the service accepts."""
 
     code = "body_too_large"
+
+
+class TooManyVertices(PolygonUnusable):
+    """A polygon to count in has more vertices or rings than the service accepts."""
+
+    code = "too_many_vertices"
+
+
+class CoordinateNotFinite(PolygonUnusable):
+    """A coordinate is no finite number."""
+
+    code = "coordinate_not_finite"
+
+
+class CoordinateOutOfRange(PolygonUnusable):
+    """A coordinate lies outside of ±180, ±90: swapped, or in another CRS."""
+
+    code = "coordinate_out_of_range"
+
+
+class CrossesAntimeridian(PolygonUnusable):
+    """A ring runs over the 180th meridian, where it must be cut (RFC 7946, section 3.1.9)."""
+
+    code = "antimeridian"
+
+
+class PolygonDegenerate(PolygonUnusable):
+    """A ring is open, or encloses no ground."""
+
+    code = "geometry_degenerate"
+
+
+class UnsupportedGeometry(PolygonUnusable):
+    """GeoJSON of another kind than one polygon or multipolygon."""
+
+    code = "unsupported_geometry"
+
+
+class PolygonTooIntricate(PolygonUnusable):
+    """Checking the polygon takes longer than the service gives it."""
+
+    code = "geometry_too_intricate"
+
+
+class JsonUnusable(CallerError):
+    """What should be JSON is not."""
+
+    code = "json_invalid"
+
+
+class JsonTooDeep(JsonUnusable):
+    """JSON nested deeper than any geometry needs."""
+
+    code = "json_too_deep"
+
+
+class NumberTooLong(JsonUnusable):
+    """A number with more digits than any coordinate needs."""
+
+    code = "number_too_long"
 
 
 class DecisionUnusable(CallerError):

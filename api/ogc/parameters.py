@@ -100,6 +100,20 @@ def read_span(value: str | None, time_zone: str) -> Span | None:
     return Span(start, end, False)
 
 
+def read_date(value: str) -> date:
+    """A date as ``as_of`` takes it.
+
+    Raises:
+        TimeUnusable: it is none.
+    """
+    try:
+        if found := _DATE.fullmatch(value):
+            return date(*(int(part) for part in found.groups()))
+    except ValueError:
+        raise _unreadable(value) from None
+    raise _unreadable(value)
+
+
 def local_dates(span: Span, time_zone: str) -> tuple[date | None, date | None]:
     """First and last city-local date that the span touches; None where it is open."""
     zone = ZoneInfo(time_zone)

@@ -168,6 +168,13 @@ _CITY = text("""
 """)
 
 
+def levels_of(connection: Connection, city_id: int) -> list[str]:
+    """The levels of the city's areas, the top one first."""
+    area = schema.area_version
+    query = select(area.c.level).where(area.c.city_id == city_id).group_by(area.c.level)
+    return list(connection.execute(query.order_by(func.min(area.c.level_rank))).scalars())
+
+
 def area_version(connection: Connection, city_id: int, code: str, *, level: str | None, on: date) -> int:
     """The version of an area that is in force on a city-local date (R12).
 
@@ -280,9 +287,9 @@ def row_of(connection: Connection, city: CityOnPage, collection: Collection, pub
     return int(row)
 
 
-def attributions(connection: Connection, city_id: int) -> list[tuple[str, str | None, str | None, int]]:
+def attributions(connection: Connection, code: str) -> list[tuple[str, str | None, str | None, int]]:
     """Source, attribution, licence and number of scenes whose pixels or counts are shown (R15)."""
-    rows = connection.execute(_ATTRIBUTIONS, {"city": city_id})
+    rows = connection.execute(_ATTRIBUTIONS, {"code": code})
     return [(row.name, row.attribution, row.licence, row.scenes) for row in rows]
 
 
@@ -290,9 +297,9 @@ _ATTRIBUTIONS = text("""
     SELECT o.name, coalesce(i.attribution, o.attribution) AS attribution,
            coalesce(i.licence, o.licence) AS licence, count(*) AS scenes
     FROM urban_inventory.scene i
-    JOIN urban_inventory.campaign g ON g.id = i.campaign_id
-    JOIN urban_inventory.source o ON o.id = g.source_id
-    WHERE i.city_id = :city AND i.superseded_by IS NULL
+    JOIN urban_inventory.city c ON c.id = i.city_id
+    JOIN urban_inventory.source o ON o.id = i.source_id
+    WHERE c.code = :code AND i.superseded_by IS NULL
     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """)
 
@@ -538,7 +545,7 @@ _FEATURES = {
         FROM urban_inventory.survey u
         JOIN urban_inventory.scene i ON i.id = u.scene_id
         JOIN urban_inventory.campaign g ON g.id = i.campaign_id
-        JOIN urban_inventory.source o ON o.id = g.source_id
+        JOIN urban_inventory.source o ON o.id = i.source_id
         CROSS JOIN LATERAL (
             SELECT i.public_id AS scene, i.taken_at, o.name AS source, g.name AS campaign, i.kind,
                    i.ground_resolution_m, u.model, u.model_version,

@@ -1,0 +1,137 @@
+"""Counts of a city: by area and class, or in a polygon of the caller's; as of a date."""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from api import pages
+from api.negotiation import wants_html
+from api.ogc.parameters import read_date, read_names
+from api.requests import Installation, Store
+from detection.errors import CallerError
+from inventory.counting import count
+from inventory.domain.tally import CountRow
+from inventory.errors import PolygonTooLarge
+from inventory.polygons import read_polygon
+from inventory.store import features
+
+router = APIRouter(tags=["counts"])
+
+_EXAMPLE = {
+    "counts": [
+        {
+            "area": "530802",
+            "name": "思茅区",
+            "class": "tree",
+            "count": 1284,
+            "low": 1190.4,
+            "high": 1377.6,
+            "basis": "card:trees-aerial@1",
+            "coverage": 0.97,
+            "as_of": "2026-11-22",
+            "oldest_look": "2025-03-01T03:12:00+00:00",
+            "newest_look": "2026-10-14T02:40:00+00:00",
+        }
+    ]
+}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"example": _EXAMPLE}, "text/html": {}}}
+}
+_POLYGON_EXAMPLE = {
+    "type": "Polygon",
+    "coordinates": [[[100.96, 22.77], [100.98, 22.77], [100.98, 22.79], [100.96, 22.79], [100.96, 22.77]]],
+}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "A Polygon or MultiPolygon as Geometry, Feature, or FeatureCollection of one.",
+        "content": {
+            media_type: {"schema": {"type": "object"}, "example": _POLYGON_EXAMPLE}
+            for media_type in ("application/geo+json", "application/json")
+        },
+    }
+}
+
+_Classes = Annotated[
+    str | None, Query(alias="class", description="Names, with commas between.", examples=["tree"])
+]
+_AsOf = Annotated[
+    str | None, Query(description="A local date of the city, meaning its end.", examples=["2026-11-22"])
+]
+
+
+@router.get("/cities/{city}/counts", responses=_ANSWERS, response_class=JSONResponse)
+def counts_by_area(
+    request: Request,
+    store: Store,
+    city: str,
+    area: Annotated[str | None, Query(description="Code of an area.", examples=["530802"])] = None,
+    level: Annotated[str | None, Query(description="All areas of a level, and the ground outside.")] = None,
+    class_: _Classes = None,
+    as_of: _AsOf = None,
+) -> Response:
+    """Counts of the city, of one area, or of every area of a level. Null is *not surveyed*, never 0."""
+    if area is not None and level is not None:
+        raise CallerError("area and level exclude each other", do="Give one of them.")
+    rows = count(store, city, classes=_names(class_), area=area, level=level, as_of=_day(as_of))
+    if wants_html(request):
+        with store.transaction(read_only=True) as connection:
+            shown = features.city_on_page(connection, city)
+            levels = features.levels_of(connection, shown.id)
+        return pages.page(request, "counts.html", city=shown, rows=rows, levels=levels, level=level)
+    return JSONResponse(_document(rows))
+
+
+@router.post("/cities/{city}/counts", responses=_ANSWERS, response_class=JSONResponse, openapi_extra=_BODY)
+async def counts_in_polygon(
+    request: Request,
+    store: Store,
+    settings: Installation,
+    city: str,
+    class_: _Classes = None,
+    as_of: _AsOf = None,
+) -> Response:
+    """Counts in a polygon of the caller's, its border included."""
+    body = await _body(request, settings.body_limit_bytes)
+
+    def counted() -> list[CountRow]:
+        polygon = read_polygon(body, vertex_limit=settings.vertex_limit)
+        return count(store, city, classes=_names(class_), polygon=polygon, as_of=_day(as_of))
+
+    return JSONResponse(_document(await run_in_threadpool(counted)))
+
+
+async def _body(request: Request, limit_bytes: int) -> bytes:
+    """The body, never more of it in memory than the limit.
+
+    Raises:
+        PolygonTooLarge: it is longer, whatever its Content-Length said.
+    """
+    said = request.headers.get("content-length", "0")
+    chunks: list[bytes] = []
+    size = int(said) if said.isdecimal() and int(said) > limit_bytes else 0
+    if not size:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit_bytes:
+                break
+            chunks.append(chunk)
+    if size > limit_bytes:
+        raise PolygonTooLarge(f"the body is longer than {limit_bytes:,} bytes", do="Simplify the polygon.")
+    return b"".join(chunks)
+
+
+def _names(value: str | None) -> Sequence[str] | None:
+    return None if value is None else read_names(value)
+
+
+def _day(value: str | None) -> date | None:
+    return None if value is None else read_date(value)
+
+
+def _document(rows: list[CountRow]) -> dict[str, Any]:
+    return {"counts": [row.as_json() for row in rows]}
