@@ -27,7 +27,7 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
 class LabelFormat(StrEnum):
-    """Forms of labels: see ``docs`` of ``urban-inventory evaluate --format``."""
+    """Forms of labels, as ``--format`` names them."""
 
     YOLO = "yolo"  # NAME.txt: class cx cy width height, shares of the picture
     VOC = "voc"  # NAME.xml: Pascal VOC, pixels

@@ -15,6 +15,7 @@ from detection.sweep import SweepOptions, sweep
 from detection.training.fit import fit, quiet_ultralytics
 from detection.training.recipe import Recipe, Schedule, simple_recipe
 from detection.training.train import train
+from detection.training.windows import make_window_set
 from tests.support.labelled import write_labelled_folder
 
 HAS_EXTRA = all(importlib.util.find_spec(name) for name in ("torch", "ultralytics", "onnx"))
@@ -106,6 +107,35 @@ class TestTraining:
         foreign = recipe.model_copy(update={"weights_sha256": "0" * 64})
         with pytest.raises(ModelUntrusted, match="not the recipe's"):
             fit(foreign, folder / "data.yaml", folder / "start.pt", folder / "elsewhere")
+
+
+@needs_extra
+@pytest.mark.training
+@pytest.mark.filterwarnings("ignore")
+def test_an_interrupted_training_goes_on_after_its_last_whole_epoch(
+    trained: tuple[Model, Recipe, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ultralytics.models.yolo.detect import DetectionTrainer
+
+    _, recipe, folder = trained
+    longer = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"epochs": 2})})
+    windows = make_window_set(longer, folder, folder / "work" / "windows")
+    begun: list[int] = []
+    ultralytics_save = DetectionTrainer.save_model
+
+    def save_and_fall(trainer: DetectionTrainer) -> object:
+        begun.append(trainer.epoch)
+        saved = ultralytics_save(trainer)
+        if len(begun) == 1:
+            raise KeyboardInterrupt
+        return saved
+
+    monkeypatch.setattr(DetectionTrainer, "save_model", save_and_fall)
+    arguments = (longer, windows.data_file, folder / "start.pt", folder / "interrupted")
+    with pytest.raises(KeyboardInterrupt):
+        fit(*arguments)
+    fit(*arguments, resume=True)
+    assert begun == [0, 1]
 
 
 def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
