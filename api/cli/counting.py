@@ -74,9 +74,11 @@ def print_counts(rows: list[CountRow]) -> None:
 
 
 def _polygon(file: Path | None, vertex_limit: int) -> Polygon | MultiPolygon | None:
+    if file is None:
+        return None
     from inventory.polygons import read_polygon
 
-    return None if file is None else read_polygon(_read(file), vertex_limit=vertex_limit)
+    return read_polygon(_read(file), vertex_limit=vertex_limit)
 
 
 def _read(file: Path) -> bytes:

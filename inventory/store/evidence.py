@@ -95,7 +95,8 @@ def _observations(
 ) -> dict[int, Observations]:
     """Plausible observations of each survey, in the order of their content."""
     columns = observation.c
-    result = connection.execution_options(stream_results=True, yield_per=50_000).execute(
+    # Options of the statement: those of a connection would stay with it.
+    result = connection.execute(
         select(
             columns.survey_id,
             columns.id,
@@ -114,7 +115,8 @@ def _observations(
             columns.survey_id.in_(scene_of_survey),
             columns["class"] == class_name,
             columns.plausible,
-        )
+        ),
+        execution_options={"stream_results": True, "yield_per": 50_000},
     )
     # float64 holds row numbers exactly up to 2⁵³.
     parts = [np.array([tuple(row) for row in part], np.float64) for part in result.partitions()]
