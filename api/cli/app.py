@@ -10,6 +10,7 @@ import typer
 
 from api import problems
 from api.cli import city as city_commands
+from api.cli import cluster as cluster_commands
 from api.cli import counting, evidence, output, serve, training
 from api.cli import detection as detection_commands
 from api.cli import ingest as ingest_commands
@@ -55,6 +56,7 @@ _GROUPS: tuple[ModuleType, ...] = (
     evidence,
     training,
     serve,
+    cluster_commands,
 )
 for _group in _GROUPS:
     _group.register(app)

@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -37,8 +37,10 @@ from inventory.store.server import (
     PORT,
     SERVER_USER,
     Account,
+    Programs,
     Server,
     account_for,
+    data_version,
     initialise,
     programs_for,
     programs_for_new,
@@ -130,9 +132,9 @@ class EmbeddedCluster:
         return self._socket_folder
 
     @property
-    def programs(self) -> Path:
-        """Folder of the PostgreSQL programs that fit the server: ``pg_dump``, ``psql``…"""
-        return programs_for(self._data, self._binaries).folder
+    def programs(self) -> Programs:
+        """The PostgreSQL programs that fit the server, and their version."""
+        return programs_for(self._data, self._binaries)
 
     def url(self, role: str, database: str = roles.DATABASE) -> str:
         """SQLAlchemy URL for a role; no password: the server asks the kernel who connects."""
@@ -201,6 +203,52 @@ class EmbeddedCluster:
         with _locked(path, self._account(), wait_s=wait_s, job=job):
             yield
 
+    @contextmanager
+    def alone(self, job: str) -> Iterator[None]:
+        """Hold the cluster with no other program in it, for a job that takes the server away.
+
+        Raises:
+            DataFolderInUse: another program uses the cluster, or is at an exclusive job.
+        """
+        if self._users is None:
+            raise ClusterUnusable("this program has closed the cluster", where=str(self.root))
+        with self.exclusive(job):
+            try:
+                fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                # The attempt cost us our shared lock.
+                fcntl.flock(self._users, fcntl.LOCK_SH)
+                raise _in_use(self.root, "another program") from error
+            try:
+                yield
+            finally:
+                fcntl.flock(self._users, fcntl.LOCK_SH)
+
+    def renew(self, fill: Callable[[], None]) -> Path:
+        """Put a new, empty cluster of the newest version in place of this one, then ``fill`` it.
+
+        To be called ``alone``. If anything fails, the old data are in place again, their server stopped.
+
+        Returns:
+            The old data folder, set aside.
+        """
+        aside = self._data.with_name(f"data-{data_version(self._data)}-{int(time.time())}")
+        self._server().stop()
+        self._data.rename(aside)
+        try:
+            self._make()
+            self._start()
+            (self.root / "prepared").unlink(missing_ok=True)
+            self._prepare()
+            fill()
+        except BaseException:
+            if self._data.exists():
+                self._server().stop()
+                shutil.rmtree(self._data)
+            aside.rename(self._data)
+            raise
+        return aside
+
     def close(self) -> bool:
         """Let go of the cluster; the last program stops the server. True if it was this one."""
         if self._users is None:
@@ -243,8 +291,7 @@ class EmbeddedCluster:
             try:
                 _acquire(users, self.root, fcntl.LOCK_SH, wait_s=_OPEN_TIMEOUT_S)
                 if not self._data.exists():
-                    programs = programs_for_new(self._binaries)
-                    initialise(self._data, programs, account, durable=self._durable)
+                    self._make()
                 self._start()
                 self._prepare()
             except BaseException:
@@ -267,6 +314,10 @@ class EmbeddedCluster:
             account=self._account(),
             settings=_SAFEGUARDS | _TUNING | ({} if self._durable else _FLEETING),
         )
+
+    def _make(self) -> None:
+        programs = programs_for_new(self._binaries)
+        initialise(self._data, programs, self._account(), durable=self._durable)
 
     def _start(self) -> None:
         server = self._server()

@@ -20,9 +20,11 @@ from inventory.errors import (
     ClusterVersionUnusable,
     DataFolderInUse,
     ServerMissing,
+    StoreError,
 )
 from inventory.store import roles
 from inventory.store.cluster import EmbeddedCluster, open_cluster, remove_cluster
+from inventory.store.cluster_upgrade import upgrade_cluster
 from inventory.store.server import find_programs, read_postmaster
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to run as two users")
@@ -333,7 +335,58 @@ def test_new_folder_gets_the_newest_version_that_has_postgis(enterable: Path) ->
         (newer / name).chmod(0o755)
     search.chmod(0o755)
     with open_cluster(enterable / "newest", durable=False, binaries=[f"{search}/*/bin"]) as cluster:
-        assert cluster.programs.parent.name == str(installed.version)
+        assert cluster.programs.version == installed.version
+
+
+@pytest.fixture
+def two_versions(enterable: Path) -> Iterator[list[str]]:
+    """A machine with two versions of PostgreSQL: the installed one, and the same under the next number."""
+    installed = find_programs()[0]
+    search = enterable / "two"
+    for version in (installed.version, installed.version + 1):
+        (search / str(version)).mkdir(parents=True)
+        (search / str(version) / "bin").symlink_to(installed.folder)
+    yield [f"{search}/*/bin"]
+    shutil.rmtree(search)
+
+
+def test_upgrade_moves_everything_and_keeps_the_old_data(folder: Path, two_versions: list[str]) -> None:
+    with open_cluster(folder) as cluster, psycopg.connect(cluster.owner_url.replace("+psycopg", "")) as owner:
+        owner.execute("CREATE SCHEMA things")
+        points = "SELECT ST_MakePoint(g, g) AS place FROM generate_series(1, 9) g"
+        owner.execute(f"CREATE TABLE things.kept AS {points}".encode())
+        owner.execute(f"GRANT USAGE ON SCHEMA things TO {roles.SERVICE}".encode())
+        owner.execute(f"GRANT SELECT ON things.kept TO {roles.SERVICE}".encode())
+    upgraded = upgrade_cluster(folder, backups=folder.parent / "backups", binaries=two_versions)
+    assert upgraded.after == upgraded.before + 1
+    assert upgraded.dump is not None
+    assert upgraded.dump.exists()
+    assert upgraded.old_data is not None
+    assert (upgraded.old_data / "PG_VERSION").exists()
+    with open_cluster(folder) as cluster:
+        assert ask(cluster.service_url, "SELECT sum(ST_X(place))::int FROM things.kept") == 45
+
+
+def test_upgrade_that_fails_leaves_the_old_cluster_in_place(
+    folder: Path, two_versions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreError("no room")
+
+    monkeypatch.setattr("inventory.store.cluster_upgrade._restore", refuse)
+    with open_cluster(folder) as cluster:
+        identity = ask(cluster.service_url, "SELECT system_identifier::text FROM pg_control_system()")
+    with pytest.raises(StoreError, match="no room"):
+        upgrade_cluster(folder, backups=folder.parent / "backups", binaries=two_versions)
+    with open_cluster(folder) as cluster:
+        assert ask(cluster.service_url, "SELECT system_identifier::text FROM pg_control_system()") == identity
+
+
+def test_upgrade_under_another_program_is_refused(folder: Path, two_versions: list[str]) -> None:
+    with program(folder) as other:
+        with pytest.raises(DataFolderInUse):
+            upgrade_cluster(folder, backups=folder.parent / "backups", binaries=two_versions)
+        assert end(other) == "closed True"
 
 
 def test_half_made_cluster_is_made_again(enterable: Path) -> None:
