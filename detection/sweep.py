@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -427,9 +428,9 @@ def _save(path: Path, candidates: Candidates) -> None:
 def _load(path: Path) -> Candidates | None:
     """A finished block; None where there is none, or where it cannot be read and is computed again."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return Candidates(**{name: stored[name] for name in ownership.COLUMNS})
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
 
 

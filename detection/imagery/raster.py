@@ -150,7 +150,9 @@ def open_raster(path: Path) -> Any:
 
 
 def _check(dataset: Any, path: Path, name: str) -> None:
-    if [str(Path(file).resolve()) for file in dataset.files] != [name]:
+    # With OVERVIEW_LEVEL=NONE a redirected overview is neither opened nor listed; its tag gives it away.
+    redirected = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
+    if redirected or [str(Path(file).resolve()) for file in dataset.files] != [name]:
         raise SceneUnreadable("the file refers to other files", where=str(path), do=_convert(path))
     if dataset.width * dataset.height > MAX_PIXELS:
         raise SceneUnreadable(
@@ -205,4 +207,4 @@ def _parse_world_file(path: Path) -> Affine:
         a, d, b, e, centre_x, centre_y = numbers
     except ValueError as error:
         raise SceneUnreadable("the world file does not hold six numbers", where=str(path)) from error
-    return Affine(a, b, centre_x, d, e, centre_y) * Affine.translation(-0.5, -0.5)
+    return Affine(a, b, centre_x, d, e, centre_y) @ Affine.translation(-0.5, -0.5)
