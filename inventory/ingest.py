@@ -304,7 +304,7 @@ class _Models:
         named: str | None,
     ) -> None:
         self._registry = registry
-        self._named = registry.get(named) if named else None
+        self._named = registry.find(named) if named else None
         self._in_force = {
             name: [
                 *reversed(surveys.model_choices(connection, city, name)),
