@@ -47,6 +47,9 @@ _PARENT_FIELDS = ("parent", "parent_code", "parentcode", "上级代码")
 _DRIVERS = ("GeoJSON", "GPKG", "ESRI Shapefile")
 _POLYGON_LAYERS = ("Polygon", "MultiPolygon", "GeometryCollection", "Unknown", "CurvePolygon", "MultiSurface")
 
+# A kilometre; over that length a moved edge strays less than a decimetre from its chord.
+_LONGEST_EDGE_DEG = 0.01
+
 # The code of the row that counts what lies outside all areas of a level.
 _RESERVED_CODES = ("outside",)
 
@@ -392,6 +395,8 @@ def _on_earth(
     if not CRS(geometry.crs).is_geographic:
         notes.append(f"{path.name}: converted from {CRS(geometry.crs).name}")
     if datum is Datum.GCJ02:
+        # Straight on the web map is not straight on the ground: the shift swings by metres within an edge.
+        moved = shapely.segmentize(moved, _LONGEST_EDGE_DEG)
         before = shapely.get_coordinates(moved)
         moved = shapely.transform(moved, gcj02_to_wgs84)
         shift_m = float(np.median(np.hypot(*((shapely.get_coordinates(moved) - before) * _metres(before)).T)))
