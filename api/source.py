@@ -23,7 +23,7 @@ from inventory.store import features
 router = APIRouter(tags=["about"])
 
 _FLOORS = (detection, inventory, api)
-# Beside the floors in a checkout; an installed program carries them in its metadata, or not at all.
+# Beside the floors in a checkout.
 _BESIDE = (
     "pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "scripts", "locks", "deploy",
     "docs", "tests", "benchmarks", ".ci",
@@ -108,10 +108,13 @@ def _source_files() -> Iterator[tuple[Path, PurePosixPath]]:
         folder = Path(floor.__file__ or "").parent
         yield from _within(folder, PurePosixPath(folder.name))
     yield from _within(data_path(""), PurePosixPath("data"))
-    checkout = Path(api.__file__ or "").parents[1]
-    if (checkout / "pyproject.toml").is_file():
-        for beside in _BESIDE:
-            yield from _within(checkout / beside, PurePosixPath(beside))
+    packages = Path(api.__file__ or "").parent
+    # A wheel carries what lies beside the floors within the top one (pyproject.toml).
+    for folder in (packages / "_source", packages.parent):
+        if (folder / "pyproject.toml").is_file():
+            for beside in _BESIDE:
+                yield from _within(folder / beside, PurePosixPath(beside))
+            return
 
 
 def _within(place: Path, inside: PurePosixPath) -> Iterator[tuple[Path, PurePosixPath]]:
@@ -119,8 +122,8 @@ def _within(place: Path, inside: PurePosixPath) -> Iterator[tuple[Path, PurePosi
         return
     if place.is_dir():
         for below in sorted(place.iterdir()):
-            # In a wheel the data lie inside of a floor; they travel once, under their own name.
-            if below.name != "_data":
+            # In a wheel these lie inside of a floor; they travel once, under their own name.
+            if below.name not in ("_data", "_source"):
                 yield from _within(below, inside / below.name)
     elif place.is_file() and (place.stat().st_size <= _LARGEST_BYTES or place.suffix == ".onnx"):
         yield place, inside
