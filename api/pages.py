@@ -1,5 +1,6 @@
 """Pages for people: Jinja2 templates with escaping always on, in the package itself."""
 
+import re
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -8,6 +9,9 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from api.links import base_url, with_query
+
+# As the database writes an instant in a session whose time zone is UTC.
+_INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}.*\+00:00$")
 
 
 def _cell(value: Any) -> str:
@@ -18,6 +22,8 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    if isinstance(value, str) and _INSTANT.match(value):
+        return f"{value[:10]} {value[11:16]} UTC"
     return str(value)
 
 

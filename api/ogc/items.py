@@ -125,7 +125,9 @@ def items(
             page = features.page_of(
                 connection, shown, named, wanted, limit=place.limit, after=place.after, offset=place.offset
             )
-        head = _head(request, shown, named, page, matched)
+        # A table shows fewer rows than GeoJSON would: its links say how many.
+        asked = changed_query(request, limit=str(place.limit)) if as_page else changed_query(request)
+        head = _head(request, shown, named, page, matched, asked)
         lines = features.features(connection, shown, named, page.rows)
         if as_page:
             found = [orjson.loads(line) for line in lines]
@@ -216,13 +218,18 @@ def _require_crs84(*names: str | None) -> None:
 
 
 def _head(
-    request: Request, city: CityOnPage, collection: Collection, page: Page, matched: int | None
+    request: Request,
+    city: CityOnPage,
+    collection: Collection,
+    page: Page,
+    matched: int | None,
+    asked: list[tuple[str, str]],
 ) -> dict[str, Any]:
     """The members of a FeatureCollection before its features."""
     root = f"{city_url(request, city.code)}/collections/{collection}"
     address = f"{root}/items"
     links: list[Link] = [
-        link(with_query(address, changed_query(request)), "self", GEOJSON, "This page"),
+        link(with_query(address, asked), "self", GEOJSON, "This page"),
         link(
             with_query(address, changed_query(request, f="html")), "alternate", HTML, "This page for people"
         ),

@@ -11,6 +11,7 @@ from api.ogc import documents, openapi
 from api.ogc.parameters import end_of_today
 from api.requests import Installation, Store, today_in
 from detection.errors import UnknownName
+from detection.taxonomy import ClassKind, shipped_taxonomy
 from inventory.store import features
 from inventory.store.database import Database
 from inventory.store.features import CityOnPage, Collection, Wanted
@@ -35,9 +36,22 @@ def landing(request: Request, store: Store, city: str) -> Response:
     """The landing page of a city: an OGC API, and for people a map with counts."""
     with store.transaction(read_only=True) as connection:
         shown = features.city_on_page(connection, city)
-    if wants_html(request):
-        return pages.page(request, "city.html", city=shown, document=documents.landing(request, shown))
-    return JSONResponse(documents.landing(request, shown))
+        imagery = features.attributions(connection, city)
+    if not wants_html(request):
+        return JSONResponse(documents.landing(request, shown))
+    known = shipped_taxonomy().classes
+    return pages.page(
+        request,
+        "city.html",
+        city=shown,
+        today=today_in(shown.time_zone),
+        # What stands comes first: it is what most people look for.
+        classes=sorted(
+            (known[name] for name in shown.classes if name in known),
+            key=lambda each: (each.kind is ClassKind.MOBILE, each.name),
+        ),
+        imagery=imagery,
+    )
 
 
 @router.get(

@@ -13,11 +13,14 @@ from datetime import date, datetime
 from enum import StrEnum
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Connection,
     Select,
     Table,
+    Text,
     and_,
+    cast,
     distinct,
     exists,
     false,
@@ -411,7 +414,7 @@ def _survey_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
         *_taken(wanted.when),
     ]
     if wanted.classes:
-        conditions.append(survey.c.classes.overlap(list(wanted.classes)))
+        conditions.append(survey.c.classes.op("&&")(cast(list(wanted.classes), ARRAY(Text))))
     if wanted.area is not None:
         conditions.append(_inside_area(survey.c.surveyed, wanted.area))
     return (

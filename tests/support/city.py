@@ -144,7 +144,7 @@ class CityMaker:
             share=share,
             oldest_look=FIRST_LOOK,
             newest_look=FIRST_LOOK,
-            models=["trees-test@abc"],
+            models=["abc"],
             **{"class": class_},
         )
 
@@ -202,7 +202,7 @@ def make_city(
         model_version="1",
         model_sha256="abc",
         settings_key="k",
-        card={},
+        card={"evidence": {"tree": {"relative_error": 0.1, "dispersion": 1.2}}},
         classes=list(classes),
         surveyed=square(*box),
         windows=1,
