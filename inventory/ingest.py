@@ -204,9 +204,7 @@ def rerun(
             [Path(scene.path)],
             registry=registry,
             taxonomy=taxonomy,
-            options=replace(
-                options, taken_at=scene.taken_at, source=scene.source, campaign=scene.campaign
-            ),
+            options=replace(options, taken_at=scene.taken_at, source=scene.source, campaign=scene.campaign),
             checkpoints=checkpoints,
         )
     return outcomes
@@ -356,7 +354,7 @@ def _mosaics(
     seen: dict[str, _Candidate] = {}
     for candidate in candidates:
         if candidate.scene.pixel_hash in seen:
-            twin = Ingested(file=str(candidate.file), status=Status.UNCHANGED)
+            twin = _unchanged(candidate.file)
             outcomes[candidate.file].append(twin)
             continue
         seen[candidate.scene.pixel_hash] = candidate
@@ -371,18 +369,29 @@ def _mosaics(
             survey = _surveyed_before(database, candidate, model, options)
             if survey is not None and candidate.known is not None:
                 outcomes[candidate.file].append(
-                    Ingested(
-                        file=str(candidate.file),
-                        status=Status.UNCHANGED,
-                        scene=candidate.known.public_id,
-                        survey=survey,
-                        model=model.card.name,
+                    _unchanged(
+                        candidate.file, scene=candidate.known.public_id, survey=survey, model=model.card.name
                     )
                 )
                 continue
             _, mosaic = groups.setdefault((model.card.name, candidate.campaign), (model, []))
             mosaic.append(candidate)
     return list(groups.values())
+
+
+def _unchanged(
+    file: Path, *, scene: str | None = None, survey: str | None = None, model: str | None = None
+) -> Ingested:
+    return Ingested(
+        file=str(file),
+        status=Status.UNCHANGED,
+        scene=scene,
+        survey=survey,
+        model=model,
+        new=0,
+        matched=0,
+        missed=0,
+    )
 
 
 def _surveyed_before(
@@ -442,13 +451,7 @@ def _store_survey(
     meanwhile = surveys.find_survey(connection, scene_id, card.sha256, key)
     if meanwhile is not None:
         same = surveys.get_survey(connection, city, meanwhile)
-        outcome = Ingested(
-            file=str(candidate.file),
-            status=Status.UNCHANGED,
-            scene=scene_public,
-            survey=meanwhile,
-            model=card.name,
-        )
+        outcome = _unchanged(candidate.file, scene=scene_public, survey=meanwhile, model=card.name)
         return one, same.id, outcome
     adequate = {
         name: taxonomy.get(name).sees(candidate.scene.kind, candidate.scene.ground_resolution_m)

@@ -152,12 +152,12 @@ class CardOfClass:
 
 def cards(connection: Connection, city: City, classes: Sequence[str]) -> dict[tuple[str, str], CardOfClass]:
     """The cards of all models that surveyed the city, by (SHA-256, class)."""
+    newest = select(func.max(survey.c.id)).where(survey.c.city_id == city.id).group_by(survey.c.model_sha256)
     rows = connection.execute(
-        select(survey.c.model_sha256, survey.c.model, survey.c.model_version, survey.c.card)
-        .where(survey.c.city_id == city.id)
-        .distinct(survey.c.model_sha256)
-        .order_by(survey.c.model_sha256, survey.c.id.desc())
-    )
+        select(survey.c.model_sha256, survey.c.model, survey.c.model_version, survey.c.card).where(
+            survey.c.id.in_(newest)
+        )
+    ).all()
     return {
         (row.model_sha256, name): CardOfClass(
             name=row.model, version=row.model_version, error=_error(row.card, name)
