@@ -1,13 +1,20 @@
 """``cluster``: the embedded database's server."""
 
+import os
+import subprocess
+from typing import Annotated
+
 import typer
 
 from api.cli import output
 from api.cli.detection import JsonOption
 from api.settings import Settings, read_settings
+from detection.errors import UnknownName
 from inventory.errors import ConfigurationError
 from inventory.store.cluster import open_cluster
 from inventory.store.cluster_upgrade import upgrade_cluster
+from inventory.store.roles import DATABASE
+from inventory.store.server import PORT
 
 cluster_app = typer.Typer(
     name="cluster",
@@ -58,6 +65,26 @@ def upgrade(as_json: JsonOption = False) -> None:
     else:
         output.note(f"moved from PostgreSQL {upgraded.before} to {upgraded.after}")
         output.note(f"when all is well, delete the old data: {upgraded.old_data} (a dump is {upgraded.dump})")
+
+
+@cluster_app.command("run", context_settings={"ignore_unknown_options": True})
+def run(
+    command: Annotated[list[str], typer.Argument(help="psql, pg_dump, pg_restore… with its own options.")],
+) -> int:
+    """Run a PostgreSQL program on the embedded database, up for as long as that takes."""
+    settings = _embedded()
+    with open_cluster(settings.home / "postgres") as cluster:
+        # The server's own version of the programs comes first; the rest of the environment is the user's.
+        environment = os.environ | {
+            "PATH": f"{cluster.programs.folder}:{os.environ.get('PATH', os.defpath)}",
+            "PGHOST": str(cluster.socket_folder),
+            "PGPORT": str(PORT),
+            "PGDATABASE": DATABASE,
+        }
+        try:
+            return subprocess.run(command, check=False, env=environment).returncode
+        except FileNotFoundError as error:
+            raise UnknownName(f"no program {command[0]!r} is installed") from error
 
 
 def _embedded() -> Settings:

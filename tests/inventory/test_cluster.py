@@ -503,3 +503,8 @@ def test_socket_admits_only_the_servers_user_and_root(running: EmbeddedCluster) 
     assert rules.split() == ["local", "all", "all", "peer", "map=urban_inventory"]
     with pytest.raises(psycopg.OperationalError, match="eer authentication failed"):
         ask(running.url("somebody"), "SELECT 1")
+
+
+def test_operators_page_shows_the_lines_that_prepare_an_external_server() -> None:
+    page = Path(__file__).parents[2] / "docs/operator.md"
+    assert f"```sql\n{roles.administrator_script()}```" in page.read_text(encoding="utf-8")
