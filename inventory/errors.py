@@ -7,6 +7,7 @@ UrbanInventoryError ─┬─ CallerError ─┬─ BoundariesUnusable, Decision
                      │                                   ├─ CrossesAntimeridian, PolygonDegenerate
                      │                                   └─ UnsupportedGeometry, PolygonTooIntricate
                      ├─ ConfigurationError          a setting is wrong
+                     ├─ DataUnavailable             no network, no mirror, or other data than expected
                      └─ StoreError ─┬─ StoreUnreachable     no server answers
                                     ├─ StoreBusy ── DataFolderInUse   another program holds what is needed
                                     ├─ SchemaBehind         the database waits for ``migrate``
@@ -111,6 +112,12 @@ class ConfigurationError(UrbanInventoryError):
     """A setting of the installation is wrong."""
 
     code = "configuration"
+
+
+class DataUnavailable(UrbanInventoryError):
+    """Data that a command needs cannot be had, or are not the ones expected."""
+
+    code = "data_unavailable"
 
 
 class StoreError(UrbanInventoryError):

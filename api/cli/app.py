@@ -12,6 +12,7 @@ from api import problems
 from api.cli import city as city_commands
 from api.cli import cluster as cluster_commands
 from api.cli import counting, evidence, output, serve, training
+from api.cli import demo as demo_commands
 from api.cli import detection as detection_commands
 from api.cli import ingest as ingest_commands
 from detection.errors import UrbanInventoryError
@@ -56,6 +57,7 @@ _GROUPS: tuple[ModuleType, ...] = (
     evidence,
     training,
     serve,
+    demo_commands,
     cluster_commands,
 )
 for _group in _GROUPS:

@@ -33,7 +33,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the cities’ pages and their OGC API until Ctrl-C."""
-    settings = _settings(host, port, public_url)
+    settings = serving_settings(host, port, public_url)
     with (
         listening_socket(settings.host, settings.port) as listener,
         open_database(
@@ -96,7 +96,12 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _settings(host: str | None, port: int | None, public_url: str | None) -> Settings:
+def serving_settings(host: str | None, port: int | None, public_url: str | None) -> Settings:
+    """The installation's settings with what the command line says of the service.
+
+    Raises:
+        ConfigurationError: beyond loopback without a public address, or an address that is none.
+    """
     given = {"host": host, "port": port, "public_url": public_url}
     found = read_settings()
     try:
