@@ -180,8 +180,9 @@ def _read(path: Path, layer: str | None) -> tuple[geopandas.GeoDataFrame, list[s
                 path, layer=chosen, encoding=encoding, force_2d=True, on_invalid="fix"
             )
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError, CRSError) as error:
+            unknown = "not recognized" in str(error)
             raise BoundariesUnusable(
-                f"cannot be read: {_first_line(error)}",
+                f"cannot be read: {'it is damaged, or cut off' if unknown else _first_line(error)}",
                 where=str(path),
                 do="Is the file complete? Export it again as GeoPackage or GeoJSON.",
             ) from error

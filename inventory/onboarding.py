@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -282,7 +283,12 @@ def _new_city(request: CityRequest, drawn: DrawnAreas | None, boundary: DrawnBou
 def time_zone_of(ground: MultiPolygon) -> str:
     """The IANA time zone at a place, from the boundaries that come with the program."""
     inside = shapely.point_on_surface(ground)
-    return str(TimezoneFinder().timezone_at(lng=inside.x, lat=inside.y))
+    return str(_time_zones().timezone_at(lng=inside.x, lat=inside.y))
+
+
+@cache
+def _time_zones() -> TimezoneFinder:
+    return TimezoneFinder()
 
 
 def _metric_crs_of(ground: MultiPolygon) -> str:

@@ -66,16 +66,18 @@ class Gap:
 def rank_levels(areas: Sequence[DrawnArea]) -> dict[str, int]:
     """Place of each level in the hierarchy, 0 the top one.
 
-    What areas say of their parents decides; beside that, levels of larger areas lie above those of smaller.
+    What areas say of their parents decides; beside that, levels of larger areas lie above those of smaller,
+    and of levels of equal areas the one with shorter codes.
 
     Raises:
         BoundariesUnusable: by their parents, levels lie above one another in a circle.
     """
-    sizes_m2: dict[str, list[float]] = defaultdict(list)
+    of_level: dict[str, list[DrawnArea]] = defaultdict(list)
     for area in areas:
-        sizes_m2[area.level].append(area.area_m2)
+        of_level[area.level].append(area)
+    height = {level: _height(members) for level, members in of_level.items()}
     level_of = {area.code: area.level for area in areas}
-    above: dict[str, set[str]] = {level: set() for level in sizes_m2}
+    above: dict[str, set[str]] = {level: set() for level in of_level}
     for area in areas:
         parent_level = level_of.get(area.parent_code or "")
         if parent_level is not None and parent_level != area.level:
@@ -93,11 +95,17 @@ def rank_levels(areas: Sequence[DrawnArea]) -> dict[str, int]:
     ready: set[str] = set()
     while sorter.is_active():
         ready.update(sorter.get_ready())
-        largest = max(ready, key=lambda level: (np.mean(sizes_m2[level]), level))
+        largest = max(ready, key=lambda level: height[level])
         ready.remove(largest)
         ranked.append(largest)
         sorter.done(largest)
     return {level: rank for rank, level in enumerate(ranked)}
+
+
+def _height(areas: Sequence[DrawnArea]) -> tuple[float, float, str]:
+    """What levels are ordered by; to four digits, because unions differ in the last ones."""
+    mean_m2 = float(f"{np.mean([area.area_m2 for area in areas]):.4g}")
+    return mean_m2, -float(np.mean([len(area.code) for area in areas])), areas[0].level
 
 
 def find_parents(areas: Sequence[DrawnArea], ranks: Mapping[str, int]) -> dict[Area, Area | None]:

@@ -57,11 +57,12 @@ def stream_rows(connection: Connection, city_id: int, layer: str) -> Iterator[Ro
     names = [column.name for column in table.c if column is not place and column.name != "city_id"]
     if table is asset_state:
         names.append("asset")
-    result = connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(_statement(table, place, city_id))
-    for rows in result.partitions():
-        columns = {name: [row._mapping[name] for row in rows] for name in names}
-        geometry = None if place is None else [row._mapping["wkb"] for row in rows]
-        yield Rows(columns=columns, geometry=geometry)
+    statement = _statement(table, place, city_id).execution_options(yield_per=_ROWS_AT_ONCE)
+    with connection.execute(statement) as result:
+        for rows in result.partitions():
+            columns = {name: [row._mapping[name] for row in rows] for name in names}
+            geometry = None if place is None else [row._mapping["wkb"] for row in rows]
+            yield Rows(columns=columns, geometry=geometry)
 
 
 def stored_images(connection: Connection, city_id: int) -> list[str]:

@@ -5,7 +5,7 @@ from importlib.metadata import version as version_of
 import numpy as np
 import prcoords
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely import MultiPolygon, Polygon, box
 
@@ -50,6 +50,7 @@ def test_an_independent_package_says_the_same_all_over_china() -> None:
     assert _metres_apart(wgs84_to_gcj02(grid), theirs) < 0.001
 
 
+@settings(deadline=None)
 @given(lon=st.floats(72.1, 137.7), lat=st.floats(0.9, 55.7))
 def test_a_round_trip_returns_within_a_millimetre(lon: float, lat: float) -> None:
     position = np.array([[lon, lat]])

@@ -4,7 +4,7 @@ from datetime import date
 
 import numpy as np
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
@@ -35,6 +35,7 @@ def _level(rectangles: list[tuple[float, float, int, int]], level: str = "county
     ]
 
 
+@settings(max_examples=40, deadline=None)
 @given(rectangles=st.lists(_RECTANGLES, max_size=8), points=_POINTS, shuffle=st.randoms())
 def test_r12_of_all_areas_that_intersect_a_point_the_lowest_code_has_it(
     rectangles: list[tuple[float, float, int, int]], points: list[tuple[float, float]], shuffle: object
@@ -48,6 +49,7 @@ def test_r12_of_all_areas_that_intersect_a_point_the_lowest_code_has_it(
         assert (versions[index].code if index != OUTSIDE else None) == min(claimants, default=None)
 
 
+@settings(max_examples=40, deadline=None)
 @given(rectangles=st.lists(_RECTANGLES, max_size=8), points=_POINTS)
 def test_r12_the_areas_of_a_level_and_outside_add_up_to_the_total(
     rectangles: list[tuple[float, float, int, int]], points: list[tuple[float, float]]

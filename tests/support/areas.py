@@ -1,4 +1,4 @@
-"""Areas for tests: squares of a hundredth of a degree, and files that hold them."""
+"""Areas for tests: squares of a hundred-and-twenty-eighth of a degree, and files that hold them."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -13,9 +13,9 @@ from inventory.domain.datum import ground_area_m2
 from inventory.domain.levels import DrawnArea
 from inventory.domain.places import AreaVersion
 
-SIDE = 0.01
-"""Degrees."""
-WEST, SOUTH = 100.90, 22.70
+SIDE = 1 / 128
+"""Degrees; halves of halves, so that corners are exact also in the seven digits of GeoJSON."""
+WEST, SOUTH = 100.90625, 22.703125
 """Where square (0, 0) begins: Simao in Pu'er."""
 
 
