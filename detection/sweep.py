@@ -27,6 +27,7 @@ from detection import ownership
 from detection.detector import Boxes, Detector, build_detector
 from detection.imagery.georeference import centres_lon_lat, position_errors_m, sizes_m
 from detection.imagery.inspect import check_resolution
+from detection.imagery.kept import forget
 from detection.imagery.reader import Neighbour, neighbours_of, read_windows
 from detection.imagery.scene import Scene, open_scene
 from detection.imagery.validity import Mask
@@ -191,6 +192,8 @@ def sweep(
                 parts.append(next(outcomes))
                 report(one, block)
             results.append(_result(one, parts, model, time.monotonic() - started))
+    for scene in opened:
+        forget(scene.content_hash)
     return results
 
 

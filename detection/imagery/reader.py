@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from PIL import Image
 from rasterio.windows import Window as RasterWindow
 
 from detection.errors import SceneUnreadable
+from detection.imagery.kept import kept
 from detection.imagery.raster import gdal_settings, open_raster
 from detection.imagery.scene import Scene, declared_by_value
 from detection.imagery.validity import Mask
@@ -59,6 +60,10 @@ class RasterReader:
         """See ``SceneReader``; reads only the bands it needs, and the mask only where cells ask for it."""
         scene = self._scene
         is_full = _is_full(scene, rectangle)
+        picture = kept(scene.content_hash)
+        if picture is not None and (is_full or not (scene.has_mask or scene.bands.alpha)):
+            rgb = picture[:, rectangle.y_min : rectangle.y_max, rectangle.x_min : rectangle.x_max]
+            return rgb, None if is_full else self._valid(rgb, rgb, None, rectangle)
         alpha = None if is_full else scene.bands.alpha
         bands = [*scene.bands.read, *([] if alpha is None else [alpha])]
         window = RasterWindow(rectangle.x_min, rectangle.y_min, rectangle.width, rectangle.height)
@@ -67,15 +72,20 @@ class RasterReader:
             mask = None
             if scene.has_mask and not is_full:
                 mask = self._dataset.read_masks(1, window=window) > 0
-        picture = stored[: len(scene.bands.read)]
-        rgb = scene.bands.to_rgb(picture)
+        rgb = scene.bands.to_rgb(stored[: len(scene.bands.read)])
         if is_full:
             return rgb, None
         if alpha is not None:
             mask = stored[-1] > 0
-        elif mask is None:
-            mask = declared_by_value(picture, scene.nodata)
-        return rgb, _and(mask, scene.validity.border_mask(rgb, rectangle.x_min, rectangle.y_min))
+        return rgb, self._valid(rgb, stored[: len(scene.bands.read)], mask, rectangle)
+
+    def _valid(
+        self, rgb: RgbPixels, stored: NDArray[Any], mask: Mask | None, rectangle: Rectangle
+    ) -> Mask | None:
+        """What mask or alpha say, else the nodata value, and the border; None where all is valid."""
+        declared = declared_by_value(stored, self._scene.nodata) if mask is None else mask
+        border = self._scene.validity.border_mask(rgb, rectangle.x_min, rectangle.y_min)
+        return _and(declared, border)
 
     def close(self) -> None:
         """See ``SceneReader``."""

@@ -28,6 +28,7 @@ from shapely.geometry.base import BaseGeometry
 
 from detection.errors import CallerError, SceneNotProjected, SceneWithoutCrs
 from detection.imagery.bands import Bands, RasterPixels, bands_of, has_mask, stretch_of
+from detection.imagery.kept import BUDGET_BYTES, keep
 from detection.imagery.raster import (
     Format,
     gdal_settings,
@@ -45,12 +46,12 @@ from detection.imagery.validity import (
 )
 from detection.taxonomy import SceneKind
 
-#: Side of the squares whose hashes make the pixel hash; fixed, so that it does not depend on how the file is
-#: cut.
-HASH_CELL_PX = 512
+#: Rows that are read and hashed together; halved for rasters so wide that they would fill memory. The pixel
+#: hash depends on it, and on nothing else of how a file is cut.
+STRIP_ROWS = 512
+_STRIP_BYTES = 64_000_000
 #: Pixels sampled for a stretch to 8 bits.
 _SAMPLE_PIXELS = 1_000_000
-_PART_BYTES = 48_000_000
 _GEOD = Geod(ellps="WGS84")
 
 
@@ -153,10 +154,10 @@ def open_scene(
         with open_raster(path) as dataset:
             placed = _georeference(dataset, path, crs, allow_unlocated=allow_unlocated)
             facts = _facts(dataset)
-        found = _read_once(path, facts, readers)
+        found, picture = _read_once(path, facts, readers)
     transform, scene_crs = placed
     across, down = _pixel_ground(transform, scene_crs, facts.size_px, path)
-    return Scene(
+    scene = Scene(
         name=path.name,
         path=path.resolve(),
         size_px=facts.size_px,
@@ -175,6 +176,9 @@ def open_scene(
         georeference_hash=_georeference_hash(transform, scene_crs, facts.size_px),
         kind=kind,
     )
+    if picture is not None and found.bands == facts.bands:
+        keep(scene.content_hash, picture)
+    return scene
 
 
 def scene_from_pixels(
@@ -402,81 +406,84 @@ class _Found:
 
 @dataclass(slots=True, kw_only=True)
 class _Part:
-    """What was found in some squares of the raster; row and column are those of the cell grid."""
+    """What was found in some strips of the raster, by their first row (``*_cells``: of the grid of cells)."""
 
-    hashes: dict[tuple[int, int], bytes]
-    states: list[tuple[int, int, NDArray[np.uint8]]]
-    black: list[tuple[int, int, Mask]]
-    white: list[tuple[int, int, Mask]]
-    samples: dict[tuple[int, int], tuple[RasterPixels, Mask]]
+    hashes: dict[int, bytes]
+    cells: dict[int, NDArray[np.uint8]]
+    black: dict[int, Mask]
+    white: dict[int, Mask]
+    samples: dict[int, tuple[RasterPixels, Mask]]
     alpha_between: int = 0
 
 
-def _read_once(path: Path, facts: _Facts, readers: int) -> _Found:
-    """Decodes everything once: hash, validity, sample for the stretch. Damage shows here."""
-    regions = list(_regions(facts))
-    shares = min(readers, len(regions), os.cpu_count() or 1) if facts.is_random_access else 1
-    bounds = [round(len(regions) * share / shares) for share in range(shares + 1)]
-    slices = [regions[a:b] for a, b in pairwise(bounds)]
-    with ThreadPoolExecutor(shares) as pool:
-        parts = list(pool.map(lambda mine: _read_regions(path, facts, mine), slices))
-    return _summed(facts, parts)
+def _read_once(path: Path, facts: _Facts, readers: int) -> tuple[_Found, NDArray[np.uint8] | None]:
+    """Decodes everything once: hash, validity, sample for the stretch; the picture if it is small and plain.
 
-
-def _regions(facts: _Facts) -> Iterator[tuple[int, int, int, int]]:
-    """(column, row, width, height) that tile the raster in multiples of the hash squares.
-
-    As wide as the file's blocks ask for: a file in strips is read in full rows, each strip once.
+    Damage anywhere in the file shows here.
     """
+    strips = list(_strips(facts))
+    shares = min(readers, len(strips), os.cpu_count() or 1) if facts.is_random_access else 1
+    bounds = [round(len(strips) * share / shares) for share in range(shares + 1)]
+    slices = [strips[a:b] for a, b in pairwise(bounds)]
+    picture = _room_for_picture(facts)
+    with ThreadPoolExecutor(shares) as pool:
+        parts = list(pool.map(lambda mine: _read_strips(path, facts, mine, picture), slices))
+    return _summed(facts, parts), picture
+
+
+def _room_for_picture(facts: _Facts) -> NDArray[np.uint8] | None:
     width, height = facts.size_px
-    row_bytes = HASH_CELL_PX * facts.count * np.dtype(facts.dtype).itemsize
-    columns = max(_PART_BYTES // row_bytes // HASH_CELL_PX, 1) * HASH_CELL_PX
-    columns = width if facts.block_px[0] >= width else min(columns, width)
-    for row in range(0, height, HASH_CELL_PX):
-        for column in range(0, width, columns):
-            yield (
-                column,
-                row,
-                min(columns, width - column),
-                min(HASH_CELL_PX, height - row),
-            )
+    is_plain = facts.dtype == "uint8" and facts.bands.rgb == (1, 2, 3)
+    if not is_plain or 3 * width * height > BUDGET_BYTES:
+        return None
+    return np.empty((3, height, width), np.uint8)
 
 
-def _read_regions(path: Path, facts: _Facts, regions: list[tuple[int, int, int, int]]) -> _Part:
-    part = _Part(hashes={}, states=[], black=[], white=[], samples={})
+def _strips(facts: _Facts) -> Iterator[tuple[int, int]]:
+    """(first row, rows) of full-width strips. The same for every file of this size and depth."""
+    width, height = facts.size_px
+    rows = STRIP_ROWS
+    while rows > 16 and rows * width * facts.count * np.dtype(facts.dtype).itemsize > _STRIP_BYTES:
+        rows //= 2
+    for row in range(0, height, rows):
+        yield row, min(rows, height - row)
+
+
+def _read_strips(
+    path: Path,
+    facts: _Facts,
+    strips: list[tuple[int, int]],
+    picture: NDArray[np.uint8] | None,
+) -> _Part:
+    part = _Part(hashes={}, cells={}, black={}, white={}, samples={})
     with gdal_settings(path), open_raster(path) as dataset:
-        for column, row, width, height in regions:
-            window = RasterWindow(column, row, width, height)
+        for row, rows in strips:
+            window = RasterWindow(0, row, facts.size_px[0], rows)
             stored = dataset.read(window=window)
             mask = dataset.read_masks(1, window=window) > 0 if facts.has_mask else None
-            for left in range(0, width, HASH_CELL_PX):
-                square = stored[:, :, left : left + HASH_CELL_PX]
-                inner = None if mask is None else mask[:, left : left + HASH_CELL_PX]
-                _look_at_square(part, facts, square, inner, column + left, row)
+            if picture is not None:
+                picture[:, row : row + rows] = stored[:3]
+            _look_at_strip(part, facts, stored, mask, row)
     return part
 
 
-def _look_at_square(
-    part: _Part, facts: _Facts, stored: RasterPixels, mask: Mask | None, column: int, row: int
-) -> None:
-    digest = hashlib.blake2b(np.ascontiguousarray(stored).data, digest_size=16)
-    valid = _declared_valid(part, facts, stored, mask)
+def _look_at_strip(part: _Part, facts: _Facts, stored: RasterPixels, mask: Mask | None, row: int) -> None:
+    digest = hashlib.sha256(stored.data)
     if mask is not None:
         digest.update(np.packbits(mask).tobytes())
-    part.hashes[row, column] = digest.digest()
+    part.hashes[row] = digest.digest()
+    valid = _declared_valid(part, facts, stored, mask)
     side = cell_side_px(*facts.size_px)
-    place = (row // side, column // side)
     if valid is not None:
-        states = all_in_cells(valid, side).astype(np.uint8) + ~all_in_cells(~valid, side)
-        part.states.append((*place, states))
+        part.cells[row // side] = all_in_cells(valid, side).astype(np.uint8) + ~all_in_cells(~valid, side)
+    shown = stored[[band - 1 for band in facts.bands.read]] if facts.count > 3 else stored
     if not facts.bands.palette and np.issubdtype(stored.dtype, np.integer):
-        picture = stored[[band - 1 for band in facts.bands.read]] if facts.count > 3 else stored
-        _look_for_extremes(part, picture, place, side)
+        _look_for_extremes(part, shown, row // side, side)
     if facts.dtype != "uint8":
         step = max(1, round((facts.size_px[0] * facts.size_px[1] / _SAMPLE_PIXELS) ** 0.5))
-        rgb = stored[[band - 1 for band in facts.bands.read], ::step, ::step]
+        rgb = shown[:, ::step, ::step]
         seen = np.ones(rgb.shape[1:], bool) if valid is None else valid[::step, ::step]
-        part.samples[row, column] = (rgb.reshape(len(rgb), -1), seen.ravel())
+        part.samples[row] = (rgb.reshape(len(rgb), -1), seen.ravel())
 
 
 def _declared_valid(part: _Part, facts: _Facts, stored: RasterPixels, mask: Mask | None) -> Mask | None:
@@ -507,14 +514,13 @@ def declared_by_value(picture: RasterPixels, nodata: float | None) -> Mask | Non
     return np.asarray(~void.all(axis=0))
 
 
-def _look_for_extremes(part: _Part, picture: RasterPixels, place: tuple[int, int], side: int) -> None:
-    joined = np.bitwise_or.reduce(picture, axis=0)
-    if not joined.all():
-        part.black.append((*place, all_in_cells(joined == 0, side)))
-    joined = np.bitwise_and.reduce(picture, axis=0)
-    white = joined == np.iinfo(picture.dtype).max
-    if white.any():
-        part.white.append((*place, all_in_cells(white, side)))
+def _look_for_extremes(part: _Part, shown: RasterPixels, cell_row: int, side: int) -> None:
+    dark = np.bitwise_or.reduce(shown, axis=0) == 0
+    if dark.any():
+        part.black[cell_row] = all_in_cells(dark, side)
+    bright = np.bitwise_and.reduce(shown, axis=0) == np.iinfo(shown.dtype).max
+    if bright.any():
+        part.white[cell_row] = all_in_cells(bright, side)
 
 
 def _summed(facts: _Facts, parts: list[_Part]) -> _Found:
@@ -535,19 +541,19 @@ def _summed(facts: _Facts, parts: list[_Part]) -> _Found:
 
 
 def _stretch(parts: list[_Part]) -> tuple[float, float]:
-    samples = {place: sample for part in parts for place, sample in part.samples.items()}
-    ordered = [samples[place] for place in sorted(samples)]
+    samples = {row: sample for part in parts for row, sample in part.samples.items()}
+    ordered = [samples[row] for row in sorted(samples)]
     pixels = np.concatenate([pixels for pixels, _ in ordered], axis=1)
     valid = np.concatenate([seen for _, seen in ordered]) & (pixels != 0).any(axis=0)
     return stretch_of(pixels, valid)
 
 
 def _pixel_hash(facts: _Facts, parts: list[_Part]) -> str:
-    hashes = {place: digest for part in parts for place, digest in part.hashes.items()}
+    hashes = {row: digest for part in parts for row, digest in part.hashes.items()}
     total = hashlib.sha256(f"{facts.size_px} {facts.count} {facts.dtype} {facts.nodata}".encode())
     total.update(facts.bands.palette or b"")
-    for place in sorted(hashes):
-        total.update(hashes[place])
+    for row in sorted(hashes):
+        total.update(hashes[row])
     return total.hexdigest()
 
 
@@ -557,8 +563,9 @@ def _validity(facts: _Facts, bands: Bands, parts: list[_Part]) -> Validity:
     shape = (-(-height // side), -(-width // side))
     cells = np.full(shape, CellState.FULL, np.uint8)
     if bands.alpha == facts.bands.alpha:  # else the states came from a band that is no mask
-        for row, column, states in (state for part in parts for state in part.states):
-            cells[row : row + states.shape[0], column : column + states.shape[1]] = states
+        for part in parts:
+            for row, states in part.cells.items():
+                cells[row : row + len(states)] = states
     border, is_white = None, False
     if bands.alpha is None and not facts.has_mask:
         border, is_white, pure = _border(shape, parts)
@@ -581,8 +588,8 @@ def _border(shape: tuple[int, int], parts: list[_Part]) -> tuple[Mask | None, bo
     for is_white in (False, True):
         pure = np.zeros(shape, bool)
         for part in parts:
-            for row, column, found in part.white if is_white else part.black:
-                pure[row : row + found.shape[0], column : column + found.shape[1]] = found
+            for row, found in (part.white if is_white else part.black).items():
+                pure[row : row + len(found)] = found
         if pure.any():
             border = find_border(pure, is_white=is_white)
             if border.any() and (best[0] is None or border.sum() > best[0].sum()):

@@ -14,6 +14,7 @@ from pyproj import Transformer
 from detection import sweep as sweep_module
 from detection.errors import SceneTooCoarse
 from detection.geojson import features
+from detection.imagery.kept import BUDGET_BYTES, forget, keep, kept
 from detection.imagery.scene import open_scene, scene_from_pixels
 from detection.models import Model
 from detection.sweep import Progress, SweepOptions, SweepResult, settings_key, survey_block, sweep
@@ -113,6 +114,24 @@ def test_a_raster_smaller_than_a_window_is_counted(tmp_path: Path, model: Model)
     path = make_scene_file(tmp_path / "a.tif", size_px=(50, 30), trees=[(0, 0), (42, 22)])
     (result,) = sweep([path], model)
     assert corners(result) == [(0, 0), (42, 22)]
+
+
+def test_a_picture_kept_from_opening_gives_what_the_file_gives(ortho: Path, model: Model) -> None:
+    scene = open_scene(ortho)
+    assert kept(scene.content_hash) is not None
+    (from_memory,) = sweep([scene], model)
+    assert kept(scene.content_hash) is None
+    (from_file,) = sweep([scene], model)
+    assert same(from_memory, from_file)
+
+
+def test_kept_pictures_never_exceed_their_budget() -> None:
+    keep("large", np.empty((3, BUDGET_BYTES // 600, 150), np.uint8))
+    keep("larger", np.empty((3, BUDGET_BYTES // 600, 180), np.uint8))
+    assert kept("large") is None
+    assert kept("larger") is not None
+    forget("larger")
+    assert kept("larger") is None
 
 
 # --- all kinds of files -----------------------------------------------------------------------------
