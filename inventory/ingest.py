@@ -6,6 +6,7 @@ observations, and what all evidence together says of the city now. A killed inge
 under ``checkpoints``; the same command goes on from there.
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ from detection.taxonomy import Taxonomy
 from inventory.domain.datum import gcj02_to_wgs84, wgs84_to_gcj02
 from inventory.domain.fold import SurveyTally
 from inventory.domain.places import City
-from inventory.errors import TimeUnusable
+from inventory.errors import StoreError, TimeUnusable
 from inventory.refolding import refold
 from inventory.store import cities, identities, surveys
 from inventory.store.database import Database, Patience
@@ -123,11 +124,12 @@ class _Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Swept:
-    """A candidate and what one model saw on it."""
+    """A candidate, what one model saw on it, and where the file is to be found from now on."""
 
     candidate: _Candidate
     model: Model
     result: SweepResult
+    kept_at: Path
 
 
 def ingest(
@@ -171,7 +173,7 @@ def ingest(
             progress=progress,
         )
         swept += [
-            _Swept(candidate=candidate, model=model, result=result)
+            _Swept(candidate=candidate, model=model, result=result, kept_at=_keep(candidate, options.copy_to))
             for candidate, result in zip(mosaic, results, strict=True)
         ]
     for file, outcome in _store(database, city, swept, taxonomy, options):
@@ -404,6 +406,31 @@ def _surveyed_before(
         return surveys.find_survey(connection, candidate.known.id, model.card.sha256, key)
 
 
+def _keep(candidate: _Candidate, copy_to: Path | None) -> Path:
+    """Where the file lies: where it is, or a copy of ours named by its content.
+
+    Raises:
+        StoreError: the copy cannot be written.
+    """
+    if copy_to is None:
+        return candidate.file.resolve()
+    copy = copy_to / f"{candidate.scene.content_hash}{candidate.file.suffix.lower()}"
+    unfinished = copy.with_suffix(".part")
+    try:
+        copy_to.mkdir(parents=True, exist_ok=True)
+        if not copy.exists():
+            shutil.copyfile(candidate.file, unfinished)
+            unfinished.replace(copy)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise StoreError(
+            f"no copy can be kept: {error.strerror}",
+            where=str(copy_to),
+            do="Free some space, or leave out --copy.",
+        ) from error
+    return copy
+
+
 # --- storing -------------------------------------------------------------------------------------------
 
 
@@ -504,7 +531,7 @@ def _store_scene(connection: Connection, city: City, one: _Swept, options: Inges
         surveys.campaign_id(connection, city, of_source, candidate.campaign),
         of_source,
         NewScene(
-            path=str(candidate.file.resolve()),
+            path=str(one.kept_at),
             pixel_hash=scene.pixel_hash,
             georeference_hash=scene.georeference_hash,
             taken_at=candidate.taken_at,

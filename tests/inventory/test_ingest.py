@@ -287,6 +287,18 @@ def test_a_purged_scene_leaves_no_observations(town: Town) -> None:
         assert connection.execute(text("SELECT count(*) FROM urban_inventory.observation")).scalar() == 0
 
 
+def test_a_copy_is_kept_by_its_content_and_goes_when_the_scene_is_purged(town: Town) -> None:
+    kept = town.folder / "imagery"
+    file = town.picture("one", TREES)
+    (first,) = town.ingest(file, "2024-05-01", copy_to=kept)
+    (copy,) = kept.iterdir()
+    assert copy.read_bytes() == file.read_bytes()
+    assert first.scene is not None
+    evidence_changes.purge_scene(town.database, CODE, first.scene, taxonomy=town.taxonomy, home=town.folder)
+    assert list(kept.iterdir()) == []
+    assert file.is_file()
+
+
 def test_an_unknown_model_or_city_is_named(town: Town) -> None:
     with pytest.raises(UnknownName, match="squares"):
         town.ingest(town.picture("one", TREES), "2024-05-01", model="spheres")

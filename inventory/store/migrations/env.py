@@ -1,5 +1,7 @@
 """Alembic's entry: runs the migrations on the owner's connection, or prints them."""
 
+from typing import Any
+
 from alembic import context
 from geoalchemy2 import alembic_helpers
 from sqlalchemy import text
@@ -7,7 +9,7 @@ from sqlalchemy import text
 from inventory.store.migrate import VERSION_TABLE
 from inventory.store.schema import SCHEMA, metadata
 
-_OPTIONS = {
+_OPTIONS: dict[str, Any] = {
     "target_metadata": metadata,
     "version_table": VERSION_TABLE,
     "version_table_schema": SCHEMA,
