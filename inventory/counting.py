@@ -50,7 +50,7 @@ def count(
     with database.transaction(patience, read_only=True) as connection:
         city = cities.get_city(connection, city_code)
         day = as_of or datetime.now(ZoneInfo(city.time_zone)).date()
-        names = _classes(connection, city, classes)
+        names = classes_asked(connection, city, classes)
         counting = _Counting(connection, city, names, day)
         if polygon is not None:
             return counting.polygon(polygon)
@@ -61,7 +61,12 @@ def count(
         return counting.city_rows()
 
 
-def _classes(connection: Connection, city: City, asked: Sequence[str] | None) -> list[str]:
+def classes_asked(connection: Connection, city: City, asked: Sequence[str] | None) -> list[str]:
+    """The classes asked for; None: all that the city counts.
+
+    Raises:
+        UnknownName: the city neither counts one of them nor knows anything of it.
+    """
     counted = cities.classes_of(connection, city.id)
     if asked is None:
         return counted

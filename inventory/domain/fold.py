@@ -227,7 +227,7 @@ class _Folding:
         """Where something gone stood, a crown less than half as wide is a new tree (R9)."""
         gone = self.t["status"][pairs.second] == GONE
         known = (self.t["width_m"] + self.t["height_m"])[pairs.second] / 2
-        return gone & (hits.things.crown_m[pairs.first] < known / 2)
+        return np.asarray(gone & (hits.things.crown_m[pairs.first] < known / 2))
 
     def _missed(self, hits: Hits, partner: Integers, ground: shapely.Geometry) -> Integers:
         """Tracks whose whole gate was looked at and that nothing, not even a scene without say, saw."""
@@ -605,7 +605,8 @@ def _inside(ground: shapely.Geometry, known: Positions) -> NDArray[np.bool_]:
     border = shapely.boundary(ground)
     shapely.prepare(border)
     gates = gate_m(2 * known.error_m**2, known.crown_m)
-    near = shapely.dwithin(border, shapely.points(known.x, known.y), gates)
+    points = np.asarray(shapely.points(known.xy), dtype=object)
+    near = shapely.dwithin(border, points, gates)  # type: ignore[call-overload]  # stubs: one against many
     return np.asarray(inside & ~near)
 
 

@@ -61,7 +61,8 @@ class Pairs:
 
 def gate_m(variance_m2: Floats, smaller_crown_m: Floats) -> Floats:
     """The gate of R7: max(3σ, half the smaller crown), at most 6 m."""
-    return np.minimum(np.maximum(3 * np.sqrt(variance_m2), smaller_crown_m / 2), GATE_MAXIMUM_M)
+    gate: Floats = np.minimum(np.maximum(3 * np.sqrt(variance_m2), smaller_crown_m / 2), GATE_MAXIMUM_M)
+    return gate
 
 
 def pairs_within_gate(first: Positions, second: Positions) -> Pairs:
@@ -95,7 +96,8 @@ def log_likelihood_ratio(pairs: Pairs, *, recall: float, present: Floats, new_pe
     spread = np.exp(-(pairs.distance_m**2) / (2 * pairs.variance_m2)) / (2 * np.pi * pairs.variance_m2)
     seen = np.clip(recall * present, 1e-6, 1 - 1e-6)
     ratio = np.log(np.maximum(seen * spread, 1e-300)) - np.log(max(new_per_m2, 1e-12)) - np.log1p(-seen)
-    return np.maximum(ratio, _LEAST_RATIO)
+    floored: Floats = np.maximum(ratio, _LEAST_RATIO)
+    return floored
 
 
 def assign(pairs: Pairs, weight: Floats, n_first: int, n_second: int) -> Integers:

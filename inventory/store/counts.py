@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 import shapely
-from geoalchemy2.shape import from_shape
 from sqlalchemy import Connection, func, select, text
 
 from inventory.domain.places import City
@@ -199,4 +198,5 @@ def _parameters(city: City, classes: Sequence[str], as_of: datetime, **more: Any
 
 
 def _wkb(polygon: shapely.Geometry) -> bytes:
-    return bytes(from_shape(polygon, srid=4326, extended=True).data)
+    ewkb: bytes = shapely.to_wkb(shapely.set_srid(polygon, 4326), include_srid=True)
+    return ewkb

@@ -17,6 +17,7 @@ from inventory.domain.evidence import (
     DecisionKind,
     Evidence,
     Look,
+    Micros,
     Observations,
     Reliability,
     SceneLook,
@@ -66,7 +67,7 @@ def load_evidence(connection: Connection, city: City, asset_class: AssetClass) -
         campaigns[row.campaign_id].append((to_micros(row.taken_at), look))
     looks = tuple(
         Look(
-            at=max(at for at, _ in scenes),
+            at=Micros(max(at for at, _ in scenes)),
             scenes=tuple(sorted((look for _, look in scenes), key=lambda look: look.content)),
         )
         for scenes in campaigns.values()
@@ -167,9 +168,8 @@ def _decision(row: Any) -> Decision:
     )
 
 
-def _to_metric(geometry: shapely.Geometry, transformer: Transformer) -> shapely.MultiPolygon:
+def _to_metric(geometry: Any, transformer: Transformer) -> Any:
     def move(lon_lat: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack(transformer.transform(lon_lat[:, 0], lon_lat[:, 1]))
 
-    moved: shapely.MultiPolygon = shapely.transform(geometry, move)
-    return moved
+    return shapely.transform(geometry, move)

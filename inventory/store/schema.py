@@ -8,9 +8,12 @@ Evidence: scene → survey → observation, and decision. Derived by the fold an
 asset_state, asset_hit, membership, area_count_delta, coverage. History is appended, never changed.
 """
 
+from typing import Any
+
 from geoalchemy2 import Geometry
 from sqlalchemy import (
     ARRAY,
+    REAL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -22,7 +25,6 @@ from sqlalchemy import (
     Integer,
     MetaData,
     PrimaryKeyConstraint,
-    REAL,
     Sequence,
     SmallInteger,
     Table,
@@ -273,7 +275,7 @@ survey_class = Table(
     PrimaryKeyConstraint("survey_id", "class"),
 )
 
-_BY_CITY = {"postgresql_partition_by": "LIST (city_id)"}
+_BY_CITY: dict[str, Any] = {"postgresql_partition_by": "LIST (city_id)"}
 
 observation = Table(
     "observation",
