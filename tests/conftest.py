@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from inventory.store.database import Database
-from tests.support.database import ClonedDatabase, TestServer, cloned_database, running_server
+from tests.support.database import ClonedDatabase, DatabaseServer, cloned_database, running_server
 
 
 @pytest.fixture(scope="session")
-def database_server() -> Iterator[TestServer]:
+def database_server() -> Iterator[DatabaseServer]:
     """The server of this run; started by the first test that needs one."""
     with running_server() as server:
         yield server
 
 
 @pytest.fixture
-def cloned(database_server: TestServer) -> Iterator[ClonedDatabase]:
+def cloned(database_server: DatabaseServer) -> Iterator[ClonedDatabase]:
     """An empty database with the current schema, as URLs of its roles."""
     with cloned_database(database_server) as clone:
         yield clone

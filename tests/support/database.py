@@ -26,10 +26,8 @@ _PASSWORD = "only-for-tests"
 Superuser = psycopg.Connection[tuple[object, ...]]
 
 
-class TestServer(Protocol):
+class DatabaseServer(Protocol):
     """What the tests need of a server: addresses for roles, and a way to make databases."""
-
-    __test__ = False
 
     def url(self, role: str, database: str = ...) -> str:
         """SQLAlchemy URL for a role."""
@@ -76,7 +74,7 @@ class ExternalServer:
 
 
 @contextmanager
-def running_server() -> Iterator[TestServer]:
+def running_server() -> Iterator[DatabaseServer]:
     """The server of this test run, with the migrated template database in it."""
     external = os.environ.get(_EXTERNAL)
     if external:
@@ -98,7 +96,7 @@ def running_server() -> Iterator[TestServer]:
 
 
 @contextmanager
-def cloned_database(server: TestServer) -> Iterator[ClonedDatabase]:
+def cloned_database(server: DatabaseServer) -> Iterator[ClonedDatabase]:
     """A copy of the template, dropped at the end whoever is still connected."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with server.connect_as_superuser() as connection:
@@ -117,7 +115,7 @@ def cloned_database(server: TestServer) -> Iterator[ClonedDatabase]:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
-def _make_template(server: TestServer) -> None:
+def _make_template(server: DatabaseServer) -> None:
     """Migrate a database once; clones of it cost some 25 ms."""
     with server.connect_as_superuser() as connection:
         connection.execute("SELECT pg_advisory_lock(716)")
