@@ -11,7 +11,7 @@ import typer
 from api import problems
 from api.cli import city as city_commands
 from api.cli import cluster as cluster_commands
-from api.cli import counting, evidence, output, serve, training
+from api.cli import counting, evidence, export, output, serve, training
 from api.cli import demo as demo_commands
 from api.cli import detection as detection_commands
 from api.cli import ingest as ingest_commands
@@ -55,6 +55,7 @@ _GROUPS: tuple[ModuleType, ...] = (
     ingest_commands,
     counting,
     evidence,
+    export,
     training,
     serve,
     demo_commands,
