@@ -76,49 +76,46 @@ class CityMaker:
     ) -> None:
         """Assets of one kind; mobile classes get states without an asset (R10)."""
         mobile = shipped_taxonomy().classes[class_].kind == "mobile"
-        for lon, lat in lon_lat:
-            self.made += 1
-            place = {"class": class_, "geom": f"SRID=4326;POINT({lon} {lat})", "x": lon, "y": lat}
-            sizes = {"error_m": 1.0, "width_m": 5.0, "height_m": 4.5, "score": 0.8}
-            seen = self._insert(
-                schema.observation,
-                survey_id=self.survey_id,
-                plausible=True,
-                box_px=[0, 0, 9, 9],
-                **place,
-                **sizes,
-            )
-            named = None
-            if not mobile:
-                named = self._insert(
-                    schema.asset, public_id=f"a{self.made:05d}", root_observation=seen, **{"class": class_}
-                )
-                self._insert(schema.asset_hit, observation_id=seen, asset_id=named)
-            values: dict[str, Any] = {
-                "asset_id": named,
-                "observation_id": seen,
-                "survey_id": self.survey_id,
-                "valid_from": valid_from,
-                "valid_to": valid_to,
-                "listed": listed,
-                "status": status,
-                "verified": False,
-                "review": False,
-                "probability": 0.9,
-                "hits": 1,
-                "first_seen": valid_from,
-                "last_seen": valid_from,
-                "digest": self.made,
-            }
-            row = self._insert(schema.asset_state, **{**values, **place, **sizes, **state})
-            for code in areas:
-                self._insert(
-                    schema.membership,
-                    state_id=row,
-                    area_version_id=self.areas[code],
-                    valid_from=valid_from,
-                    valid_to=valid_to,
-                )
+        sizes = {"error_m": 1.0, "width_m": 5.0, "height_m": 4.5, "score": 0.8}
+        places = [
+            {"class": class_, "geom": f"SRID=4326;POINT({lon} {lat})", "x": lon, "y": lat, **sizes}
+            for lon, lat in lon_lat
+        ]
+        first = self.made + 1
+        self.made += len(places)
+        seen = self._insert_many(
+            schema.observation,
+            [
+                {"survey_id": self.survey_id, "plausible": True, "box_px": [0, 0, 9, 9], **place}
+                for place in places
+            ],
+        )
+        named: list[int | None] = [None] * len(seen)
+        if not mobile:
+            named = [*self._insert_many(
+                schema.asset,
+                [
+                    {"public_id": f"a{first + i:05d}", "root_observation": one, "class": class_}
+                    for i, one in enumerate(seen)
+                ],
+            )]  # fmt: skip
+            hits = [{"observation_id": o, "asset_id": a} for o, a in zip(seen, named, strict=True)]
+            self._insert_many(schema.asset_hit, hits)
+        common: dict[str, Any] = {
+            "survey_id": self.survey_id, "valid_from": valid_from, "valid_to": valid_to, "listed": listed,
+            "status": status, "verified": False, "review": False, "probability": 0.9, "hits": 1,
+            "first_seen": valid_from, "last_seen": valid_from, "digest": first,
+        }  # fmt: skip
+        rows = self._insert_many(
+            schema.asset_state,
+            [
+                {**common, "observation_id": o, "asset_id": a, **place, **state}
+                for o, a, place in zip(seen, named, places, strict=True)
+            ],
+        )
+        for code in areas:
+            member = {"area_version_id": self.areas[code], "valid_from": valid_from, "valid_to": valid_to}
+            self._insert_many(schema.membership, [{"state_id": row, **member} for row in rows])
         if listed:
             for version in [0, *(self.areas[code] for code in areas)]:
                 self._sum(version, class_, valid_from, len(lon_lat))
@@ -147,6 +144,15 @@ class CityMaker:
             models=["abc"],
             **{"class": class_},
         )
+
+    def _insert_many(self, table: Any, rows: Sequence[dict[str, Any]]) -> list[int]:
+        statement = insert(table)
+        full = [{"city_id": self.id, **row} for row in rows]
+        if "id" not in table.c:
+            self.connection.execute(statement, full)
+            return []
+        ordered = statement.returning(table.c.id, sort_by_parameter_order=True)
+        return list(self.connection.execute(ordered, full).scalars())
 
     def _insert(self, table: Any, **values: Any) -> int:
         statement = insert(table).values(city_id=self.id, **values)
