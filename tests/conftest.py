@@ -40,3 +40,18 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"shared data not found: {folder} (set URBAN_INVENTORY_SHARED)")
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--training``: also the tests that need ultralytics and torch (see scripts/test)."""
+    parser.addoption("--training", action="store_true", help="run the tests that train, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips what needs the train extra, with the reason, unless it was asked for."""
+    if config.getoption("--training"):
+        return
+    skip = pytest.mark.skip(reason="needs torch and ultralytics: scripts/test --training")
+    for item in items:
+        if item.get_closest_marker("training"):
+            item.add_marker(skip)

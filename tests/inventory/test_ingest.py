@@ -18,7 +18,7 @@ from inventory.decisions import NewDecision, decide
 from inventory.domain.evidence import DecisionKind
 from inventory.ingest import Status
 from inventory.store.database import Database
-from tests.support.database import TestServer, cloned_database
+from tests.support.database import DatabaseServer, cloned_database
 from tests.support.networks import make_model, write_card
 from tests.support.scenes import ORIGIN, UTM, scattered, write_scene
 from tests.support.town import CODE, PIXEL_M, SIDE_PX, Town, make_town
@@ -166,7 +166,7 @@ def test_r7_two_surveys_of_one_place_give_one_set_of_assets_with_the_same_ids(to
 
 
 def test_r1_the_order_of_ingest_does_not_change_counts_of_any_date(
-    database_server: TestServer, tmp_path: Path
+    database_server: DatabaseServer, tmp_path: Path
 ) -> None:
     years = {"2023": TREES[:40], "2024": TREES[10:50], "2025": TREES[20:]}
     outcomes = set()
