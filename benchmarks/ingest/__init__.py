@@ -1,0 +1,1 @@
+"""How fast imagery becomes observations, beside bare inference and SAHI."""

@@ -1,0 +1,177 @@
+"""``python -m benchmarks.ingest --json``: imagery to observations, side by side with bare inference and SAHI.
+
+All take the same image file, the same windows and overlap (the fitted plan has SAHI's windows), and the same weights.
+Everything is warm; rounds are interleaved, so that a noisy machine is noisy for all; the best of five counts.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import onnxruntime
+
+from benchmarks.ingest.ours import BareInference, Measured, measure_sweep, peak_rss_mib, windows_in_memory
+from benchmarks.peers import peers_python
+from detection.models import Model, ModelRegistry
+
+_HERE = Path(__file__).parent
+
+
+class Sahi:
+    """One process of the peer, warm, measuring when asked."""
+
+    def __init__(self, python: Path, weights: Path, image: Path, model: Model, threads: str) -> None:
+        asked = model.card.input
+        score = min(model.card.threshold.values())
+        arguments = [weights, image, asked.window_px, asked.margin_px, score, threads]
+        self._process = subprocess.Popen(
+            [str(python), str(_HERE / "sahi_peer.py"), *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.threads: int = self._answer()["threads"]
+
+    def measure(self) -> Measured:
+        """One sliced prediction of the whole image."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("measure\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        return Measured(seconds=answer["seconds"], windows=0, objects=answer["objects"])
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                answer: dict[str, Any] = json.loads(line)
+                return answer
+        raise SystemExit(f"SAHI ended with {self._process.wait()}")
+
+
+def sahi_at_its_best(python: Path, weights: Path, image: Path, model: Model) -> Sahi:
+    """The fastest of some thread settings, found by one run each."""
+    cores = len(os.sched_getaffinity(0))
+    peers = [
+        Sahi(python, weights, image, model, str(threads))
+        for threads in sorted({1, 2, cores // 2, cores} - {0})
+    ]
+    for peer in peers:
+        peer.measure()
+    times = [peer.measure().seconds for peer in peers]
+    best = peers[times.index(min(times))]
+    for peer in peers:
+        if peer is not best:
+            peer.close()
+    return best
+
+
+def rss_of_sweep(image: Path, model: Model) -> float:
+    """Peak memory of one sweep in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_sweep_and_weigh, (image, model))
+
+
+def _sweep_and_weigh(image: Path, model: Model) -> float:
+    measure_sweep(image, model, is_fitted=False)
+    return peak_rss_mib()
+
+
+def best_of(rounds: int, sides: dict[str, Callable[[], Measured]]) -> dict[str, list[Measured]]:
+    """Each side's runs, interleaved."""
+    runs: dict[str, list[Measured]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name, measure in sides.items():
+            runs[name].append(measure())
+        print(f"round {number + 1} of {rounds} done", file=sys.stderr)
+    return runs
+
+
+def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    shared = Path(os.environ.get("URBAN_INVENTORY_SHARED", Path(__file__).parents[3] / "shared"))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    default = shared / "datasets" / "trees-campo-grande" / "ortho.tif"
+    parser.add_argument("--image", type=Path, default=default)
+    parser.add_argument("--model", default="trees-aerial", help="name, card.toml or its folder")
+    parser.add_argument("--weights", type=Path, help="the same network as .pt; else rebuilt from the ONNX")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peers-python", type=Path, help="use this environment instead of the locked one")
+    parser.add_argument("--without-peers", action="store_true", help="only against bare inference")
+    return parser.parse_args(given)
+
+
+def main() -> None:
+    """Measures and prints."""
+    given = arguments_of()
+    model = ModelRegistry([]).find(given.model)
+    image = given.image.resolve()
+    bare = BareInference(model, windows_in_memory(image, model))
+    sides: dict[str, Callable[[], Measured]] = {
+        "ours": lambda: measure_sweep(image, model, is_fitted=True),
+        "ours_grid": lambda: measure_sweep(image, model, is_fitted=False),
+        "bare": bare.measure,
+    }
+    peers: dict[str, Sahi] = {}
+    if not given.without_peers:
+        python = given.peers_python or peers_python("ingest")
+        weights = given.weights or model.path
+        peers["sahi"] = sahi_at_its_best(python, weights, image, model)
+        peers["sahi_default"] = Sahi(python, weights, image, model, "default")
+        sides |= {name: peer.measure for name, peer in peers.items()}
+    for measure in sides.values():
+        measure()
+    runs = best_of(given.rounds, sides)
+    for peer in peers.values():
+        peer.close()
+    result = report(runs, peers, rss_of_sweep(image, model), image, model)
+    print(json.dumps(result) if given.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
+
+
+def report(
+    runs: dict[str, list[Measured]], peers: dict[str, Sahi], rss: float, image: Path, model: Model
+) -> dict[str, object]:
+    """One flat object; ``vs_…`` is throughput of ours ÷ theirs on the same windows."""
+    best = {name: min(run.seconds for run in of_side) for name, of_side in runs.items()}
+    ours, grid = runs["ours"][0], runs["ours_grid"][0]
+    result: dict[str, object] = {"vs_bare_inference": round(best["bare"] / best["ours"], 3)}
+    for name in peers:
+        result[f"vs_{name}"] = round(best[name] / best["ours"], 3)
+    result["peak_rss_mib"] = round(rss)
+    # The grid on the ground cuts a lone image into more windows; by the window it must be as fast.
+    per_window = (best["bare"] / runs["bare"][0].windows) / (best["ours_grid"] / grid.windows)
+    result["vs_bare_inference_grid_on_ground"] = round(per_window, 3)
+    result |= {f"{name}_seconds": round(seconds, 3) for name, seconds in best.items()}
+    result |= {
+        f"{name}_median_seconds": round(median(run.seconds for run in of_side), 3)
+        for name, of_side in runs.items()
+    }
+    result |= {f"{name}_threads": peer.threads for name, peer in peers.items()}
+    result |= {f"{name}_objects": of_side[0].objects for name, of_side in runs.items() if name != "bare"}
+    result |= {
+        "windows": ours.windows,
+        "windows_grid_on_ground": grid.windows,
+        "image": image.name,
+        "model": f"{model.card.name} {model.card.version}",
+        "onnxruntime": onnxruntime.__version__,
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+    }
+    return result
+
+
+if __name__ == "__main__":
+    main()

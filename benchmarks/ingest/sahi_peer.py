@@ -1,0 +1,102 @@
+"""SAHI with ultralytics and torch, run in the peers' environment; speaks lines of JSON with the benchmark.
+
+Usage: sahi_peer.py WEIGHTS IMAGE WINDOW_PX MARGIN_PX SCORE THREADS
+
+WEIGHTS is a ``.pt``, or one of our ONNX exports, whose weights are put back into the network they came from. THREADS
+is a number, or ``default`` for what ultralytics sets. Says one line when it is ready (warm), then measures one
+sliced prediction for every line it reads.
+"""
+
+import json
+import os
+import sys
+import time
+
+os.environ["YOLO_OFFLINE"] = "1"
+os.environ["YOLO_AUTOINSTALL"] = "0"
+
+import torch
+from sahi import AutoDetectionModel
+from sahi.predict import get_sliced_prediction
+from ultralytics import YOLO
+
+_SCALES = {16: "n", 32: "s", 64: "m", 96: "x"}  # channels of the first convolution
+
+
+def load(weights):
+    """A YOLO model of the weights."""
+    return YOLO(weights) if weights.endswith(".pt") else from_onnx(weights)
+
+
+def from_onnx(path):
+    """The torch network of an unsimplified ultralytics export, every weight put back by name."""
+    import ast
+
+    import onnx
+    from onnx import numpy_helper
+    from ultralytics.nn.tasks import DetectionModel
+
+    exported = onnx.load(path)
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in exported.graph.initializer}
+    metadata = {entry.key: entry.value for entry in exported.metadata_props}
+    names = ast.literal_eval(metadata["names"])
+    scale = _SCALES[weights["model.0.conv.weight"].shape[0]]
+    yolo = YOLO(f"yolo26{scale}.yaml")
+    network = DetectionModel(f"yolo26{scale}.yaml", nc=len(names), verbose=False)
+    network.end2end = False  # the head that was exported, merged by ultralytics' NMS
+    network = network.eval().fuse(verbose=False)
+    state = network.state_dict()
+    known = {name: value for name, value in weights.items() if name.startswith("model.") and name in state}
+    unknown = [name for name in state if name not in known and not name.endswith("num_batches_tracked")]
+    if unknown:
+        raise SystemExit(f"the export lacks weights: {unknown[:5]}")
+    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in known.items()})
+    network.names = names
+    yolo.model = network
+    return yolo
+
+
+def main():
+    weights, image, window, margin, score, threads = sys.argv[1:]
+    window, margin = int(window), int(margin)
+    model = AutoDetectionModel.from_pretrained(
+        model_type="ultralytics",
+        model=load(weights),
+        confidence_threshold=float(score),
+        device="cpu",
+        image_size=window,
+    )
+
+    def predict(picture):
+        return get_sliced_prediction(
+            picture,
+            model,
+            slice_height=window,
+            slice_width=window,
+            overlap_height_ratio=2 * margin / window,
+            overlap_width_ratio=2 * margin / window,
+            perform_standard_pred=False,
+            verbose=0,
+        )
+
+    import numpy as np
+
+    predict(np.zeros((window, window, 3), np.uint8))  # ultralytics sets its own threads on the first call
+    if threads != "default":
+        torch.set_num_threads(int(threads))
+    predict(np.zeros((window, window, 3), np.uint8))
+    print(json.dumps({"threads": torch.get_num_threads()}), flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        found = predict(image)
+        seconds = time.perf_counter() - started
+        slices = found.durations_in_seconds
+        print(
+            json.dumps(
+                {"seconds": seconds, "objects": len(found.object_prediction_list), "durations": slices}
+            ),
+            flush=True,
+        )
+
+
+main()
