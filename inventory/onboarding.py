@@ -136,7 +136,7 @@ def add_city(database: Database, request: CityRequest, *, now: datetime) -> City
         if drawn is not None:
             _require_fit(request, drawn, stored, city)
         plan = _plan(areas, stored, on=on, correct=request.correct)
-        wanted = _brought_up(city, request, boundary, plan)
+        wanted = city if created else _brought_up(city, request, boundary, plan)
         if wanted.time_zone != city.time_zone and cities.has_scenes(connection, city.id):
             raise Conflict(
                 f"the days of “{city.code}” begin in {city.time_zone}, and imagery is dated by them",
@@ -445,13 +445,16 @@ def _looked_over(
     left: list[Gap] = []
     notes: list[str] = []
     whole = city.boundary if city.boundary_given else None
+    last = max((plan.ranks[level] for level in drawn_levels), default=-1)
     for level, members in of_level.items():
+        if plan.ranks[level] > last:
+            break
         ground = union_of(area.geometry for area in members)
         if level in drawn_levels:
             shared += overlaps(members)
             share = 1.0 if whole is None else _share_covered(ground, whole)
             if share >= _DIVIDES:
-                left += gaps(members, whole)
+                left += gaps(members, ground, whole)
             else:
                 notes.append(f"level “{level}” covers {share:.0%} of the ground above it")
         whole = ground

@@ -9,6 +9,7 @@ import typer
 
 from api.cli import output
 from api.cli.store import open_store
+from api.problems import REFUSED
 from detection.errors import CallerError
 from inventory import onboarding, removing
 from inventory.boundaries import AreaFile, Fields, Repair
@@ -174,8 +175,9 @@ def remove(
         now = datetime.now(UTC)
         holdings = removing.holdings_of(database, code)
         output.note(f"{holdings.name}: {holdings}")
-        if not yes:
-            typer.confirm(f"Remove the city “{code}”?", abort=True, err=True)
+        if not yes and not typer.confirm(f"Remove the city “{code}”?", err=True):
+            output.note("nothing was removed")
+            raise typer.Exit(REFUSED)
         file = export or settings.home / "backups" / f"{code}-{now:%Y%m%dT%H%M%SZ}.gpkg"
         removed = removing.remove_city(database, code, export_to=file, home=settings.home)
     if as_json:

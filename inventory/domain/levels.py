@@ -150,28 +150,30 @@ def significant(code: str) -> str:
 
 def overlaps(areas: Sequence[DrawnArea]) -> list[Overlap]:
     """Overlaps of at least ``NOTABLE_M2`` between areas of one level, largest first."""
-    geometries = [area.geometry for area in areas]
-    first, second = shapely.STRtree(geometries).query(geometries, predicate="intersects")
+    geometries = np.array([area.geometry for area in areas], dtype=object)
+    one, other = shapely.STRtree(geometries).query(geometries, predicate="intersects")
+    one, other = one[one < other], other[one < other]
+    shared = shapely.intersection(geometries[one], geometries[other])
     found: list[Overlap] = []
-    for one, other in zip(first[first < second], second[first < second], strict=True):
-        shared_m2 = ground_area_m2(_polygons(geometries[one].intersection(geometries[other])))
+    for pair in np.flatnonzero(shapely.area(shared) > 0):
+        shared_m2 = ground_area_m2(_polygons(shared[pair]))
         if shared_m2 >= NOTABLE_M2:
-            low, high = sorted((areas[one].code, areas[other].code))
-            found.append(Overlap(level=areas[one].level, codes=(low, high), area_m2=shared_m2))
+            low, high = sorted((areas[one[pair]].code, areas[other[pair]].code))
+            found.append(Overlap(level=areas[0].level, codes=(low, high), area_m2=shared_m2))
     return sorted(found, key=lambda overlap: (-overlap.area_m2, overlap.codes))
 
 
-def gaps(areas: Sequence[DrawnArea], whole: BaseGeometry | None = None) -> list[Gap]:
+def gaps(areas: Sequence[DrawnArea], ground: MultiPolygon, whole: BaseGeometry | None = None) -> list[Gap]:
     """Gaps of at least ``NOTABLE_M2`` that the areas of one level leave, largest first.
 
     Args:
         areas: of one level.
+        ground: the union of the areas.
         whole: the ground that they should cover; None: only what they enclose.
     """
-    union = _polygons(shapely.union_all([area.geometry for area in areas]))
     if whole is None:
-        whole = MultiPolygon([Polygon(part.exterior) for part in union.geoms])
-    left = _polygons(whole.difference(union))
+        whole = MultiPolygon([Polygon(part.exterior) for part in ground.geoms])
+    left = _polygons(whole.difference(ground))
     tree = shapely.STRtree([area.geometry for area in areas])
     found: list[Gap] = []
     for part in left.geoms:
