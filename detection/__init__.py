@@ -1,1 +1,17 @@
-"""The eyes: imagery and frames in, detections out. No database, no HTTP."""
+"""The eyes: imagery and frames in, detections out. No database, no HTTP.
+
+``__all__`` names the modules that floors above may import; the rest are this floor's own.
+"""
+
+__all__ = [
+    "cluster",
+    "data_folder",
+    "errors",
+    "evaluation",
+    "geojson",
+    "imagery",
+    "models",
+    "sweep",
+    "taxonomy",
+    "training",
+]

@@ -1,1 +1,21 @@
-"""The city's memory: rules, store and use cases."""
+"""The city's memory: rules, store and use cases.
+
+``__all__`` names the modules that the floor above may import; the rest are this floor's own.
+"""
+
+__all__ = [
+    "boundaries",
+    "counting",
+    "decisions",
+    "demo",
+    "demo_scenes",
+    "domain",
+    "errors",
+    "evidence_changes",
+    "exporting",
+    "ingest",
+    "onboarding",
+    "polygons",
+    "removing",
+    "store",
+]

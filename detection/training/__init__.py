@@ -1,0 +1,3 @@
+"""How models are made: recipe → windows → weights → ONNX → threshold → card."""
+
+__all__ = ["recipe", "train"]

@@ -1,0 +1,3 @@
+"""PostGIS: every SQL statement of the project, one module per concept."""
+
+__all__ = ["cities", "cluster", "cluster_upgrade", "database", "features", "roles", "server", "surveys"]
