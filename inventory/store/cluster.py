@@ -178,7 +178,7 @@ class EmbeddedCluster:
                     if running_postmaster(self._data) is None:
                         self.ensure_running()
                     pause_s = every_s
-                except StoreError as error:
+                except (StoreError, OSError) as error:
                     _log.error("the database server does not start: %s", error)
                     pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
@@ -287,17 +287,18 @@ class EmbeddedCluster:
         """
         account = self._account()
         with _locked(self.root / "start.lock", account, wait_s=_OPEN_TIMEOUT_S):
-            users = _open_lock(self.root / "users.lock", account)
+            self._users = _open_lock(self.root / "users.lock", account)
             try:
-                _acquire(users, self.root, fcntl.LOCK_SH, wait_s=_OPEN_TIMEOUT_S)
+                _acquire(self._users, self.root, fcntl.LOCK_SH, wait_s=_OPEN_TIMEOUT_S)
                 if not self._data.exists():
                     self._make()
                 self._start()
                 self._prepare()
             except BaseException:
-                os.close(users)
+                # What keeps it from opening may keep it from closing too: the first error tells more.
+                with suppress(StoreError):
+                    self.close()
                 raise
-            self._users = users
 
     @property
     def _data(self) -> Path:
@@ -442,9 +443,18 @@ def _record_place(folder: Path, place: Path) -> Path:
 
 
 def _located(folder: Path) -> Path | None:
-    with suppress(FileNotFoundError):
-        return Path((folder / "location").read_text().strip())
-    return None
+    file = folder / "location"
+    if not file.exists():
+        return None
+    place = Path(file.read_text().strip())
+    # Root must not be led by a user's file to folders that are not clusters.
+    if place.parent != PLACES:
+        raise ClusterUnusable(
+            f"names {place}, which is no cluster's place",
+            where=str(file),
+            do=f"Remove it, or write the cluster's folder under {PLACES} into it.",
+        )
+    return place
 
 
 def _make_folder(folder: Path) -> None:
@@ -505,8 +515,10 @@ def _write(path: Path, text: str, account: Account) -> None:
     if path.exists() and path.read_text() == text:
         return
     draft = path.with_name(f"{path.name}.new")
-    draft.write_text(text)
-    draft.chmod(0o600)
+    draft.unlink(missing_ok=True)
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
     account.own(draft)
     draft.replace(path)
 

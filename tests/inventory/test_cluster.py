@@ -441,6 +441,12 @@ def test_root_gets_a_cluster_in_a_folder_that_the_servers_user_cannot_enter(ente
     assert not root.exists()
 
 
+def test_folder_that_points_outside_the_clusters_places_is_refused(folder: Path) -> None:
+    (folder / "location").write_text("/etc\n")
+    with pytest.raises(ClusterUnusable, match="no cluster's place"):
+        open_cluster(folder)
+
+
 @as_root
 def test_program_started_in_a_folder_closed_to_the_server_runs(
     folder: Path, enterable: Path, monkeypatch: pytest.MonkeyPatch
