@@ -11,8 +11,9 @@ from api.cli.detection import JsonOption
 from api.cli.options import AsOfOption, CityOption, ClassOption, parse_classes, parse_date
 from api.cli.store import open_store
 from detection.errors import CallerError
-from inventory.counting import count
+from inventory.counting import NOT_SURVEYED, count
 from inventory.domain.tally import CountRow
+from inventory.polygons import read_polygon
 from inventory.store.database import Patience
 
 
@@ -54,31 +55,37 @@ def count_assets(
 
 def print_counts(rows: list[CountRow]) -> None:
     """Counts as a table; “not surveyed” is a word, never a 0."""
+    if not rows:
+        output.results.print("no counts")
+        return
     output.print_table(
-        f"as of {rows[0].as_of.isoformat()}" if rows else "no counts",
-        ("area", "name", "class", "count", "90 % interval", "surveyed", "newest look", "basis"),
+        f"as of {rows[0].as_of.isoformat()}",
+        ("area", "class", "count", "90 % interval", "surveyed", "newest look"),
         [
             (
-                row.area or "polygon",
-                row.name or "",
+                _place(row),
                 row.class_name,
                 row.count,
                 f"{row.low:,.0f} – {row.high:,.0f}" if row.low is not None and row.high is not None else "–",
-                f"{row.coverage:.0%}" if row.coverage is not None else "no",
+                f"{row.coverage:.0%}" if row.coverage is not None else NOT_SURVEYED,
                 row.newest_look.date().isoformat() if row.newest_look else "–",
-                row.basis,
             )
             for row in rows
         ],
     )
+    bases = sorted({row.basis for row in rows} - {NOT_SURVEYED})
+    if bases:
+        output.results.print(f"on the word of {', '.join(bases)}", markup=False)
+
+
+def _place(row: CountRow) -> str:
+    if row.area is None:
+        return "polygon"
+    return row.area if row.name in (None, row.area) else f"{row.area} {row.name}"
 
 
 def _polygon(file: Path | None, vertex_limit: int) -> Polygon | MultiPolygon | None:
-    if file is None:
-        return None
-    from inventory.polygons import read_polygon
-
-    return read_polygon(_read(file), vertex_limit=vertex_limit)
+    return None if file is None else read_polygon(_read(file), vertex_limit=vertex_limit)
 
 
 def _read(file: Path) -> bytes:
