@@ -26,6 +26,7 @@ from inventory.store import roles
 from inventory.store.cluster import EmbeddedCluster, open_cluster, remove_cluster
 from inventory.store.cluster_upgrade import upgrade_cluster
 from inventory.store.server import find_programs, read_postmaster
+from tests.support.database import short_lived_folder
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to run as two users")
 
@@ -45,7 +46,7 @@ print("closed", cluster.close(), flush=True)
 @pytest.fixture(scope="module")
 def enterable() -> Iterator[Path]:
     """A short temporary folder that other users may pass: pytest's own may not be."""
-    folder = Path(tempfile.mkdtemp(prefix="ui-"))
+    folder = Path(tempfile.mkdtemp(prefix="ui-", dir=short_lived_folder()))
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder)
@@ -71,6 +72,8 @@ def folder(made: Path, enterable: Path) -> Iterator[Path]:
         process = psutil.Process(postmaster.pid)
         if process.name() == "postgres":
             process.kill()
+            process.wait(timeout=30)
+    shutil.rmtree(copy.parent)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ The server is an embedded cluster in a temporary folder, shared by pytest's work
 """
 
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -73,6 +74,16 @@ class ExternalServer:
         return psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
 
 
+def short_lived_folder() -> Path:
+    """Where the tests' clusters lie: in memory where there is room, since nothing of them has to last.
+
+    Never pytest's own temporary folder: as root, the server's user could not enter it.
+    """
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 3 * 1024**3
+    return memory if roomy else Path(tempfile.gettempdir())
+
+
 @contextmanager
 def running_server() -> Iterator[DatabaseServer]:
     """The server of this test run, with the migrated template database in it."""
@@ -83,8 +94,7 @@ def running_server() -> Iterator[DatabaseServer]:
         yield server
         return
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid.uuid4().hex)
-    # Not pytest's own temporary folder: as root, the server's user could not enter it.
-    folder = Path(tempfile.gettempdir()) / f"ui-test-{run[:16]}"
+    folder = short_lived_folder() / f"ui-test-{run[:16]}"
     cluster = open_cluster(folder, durable=False)
     try:
         with cluster.exclusive("template", wait_s=120):
