@@ -15,11 +15,17 @@ from api import problems
 _NAME = "urban-inventory"
 _EXIT_CODES = (
     (problems.DONE, "done"),
-    (problems.REFUSED, "refused: an input, a name or a date that cannot be used; with several files, of any of them"),
+    (
+        problems.REFUSED,
+        "refused: an input, a name or a date that cannot be used; with several files, of any of them",
+    ),
     (problems.USAGE, "usage: no such command or option"),
     (problems.STORE, "the database does not answer, or cannot be started"),
     (problems.BUSY, "busy: another program holds what is needed; try again"),
-    (problems.CONFIGURATION, "configuration: a setting, an optional dependency, or a schema behind the program"),
+    (
+        problems.CONFIGURATION,
+        "configuration: a setting, an optional dependency, or a schema behind the program",
+    ),
     (problems.INTERRUPTED, "interrupted by Ctrl-C; what is finished is kept"),
 )
 _HEAD = """
@@ -60,7 +66,9 @@ def parameters_of(name: str, command: Any) -> list[tuple[Any, str, str]]:
     """Each visible parameter, how it is written, and its help (empty where it has none)."""
     context = command.context_class(command, info_name=name)
     records = [(one, one.get_help_record(context)) for one in command.params if not one.hidden]
-    return [(one, record[0], record[1]) for one, record in records if record is not None and one.name != "help"]
+    return [
+        (one, record[0], record[1]) for one, record in records if record is not None and one.name != "help"
+    ]
 
 
 def _section(name: str, command: Any) -> str:
