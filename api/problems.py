@@ -23,6 +23,7 @@ from inventory.errors import (
     DecisionUnusable,
     PolygonTooLarge,
     PolygonUnusable,
+    RightsMissing,
     SchemaBehind,
     StoreBusy,
     StoreError,
@@ -65,6 +66,7 @@ _TABLE: dict[type[UrbanInventoryError], Outcome] = {
     StoreError: Outcome(503, STORE),
     StoreBusy: Outcome(503, BUSY),
     SchemaBehind: Outcome(503, CONFIGURATION),
+    RightsMissing: Outcome(503, REFUSED),
     ClusterUnusable: Outcome(503, STORE),
 }
 

@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from inventory.errors import ConfigurationError
 
+PREFIX = "URBAN_INVENTORY_"
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -30,7 +31,7 @@ def default_home() -> Path:
 class Settings(BaseSettings):
     """One installation; two homes are two installations."""
 
-    model_config = SettingsConfigDict(env_prefix="URBAN_INVENTORY_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     home: Path = Field(default_factory=default_home, description="The data folder.")
     database_url: str | None = Field(
@@ -40,7 +41,8 @@ class Settings(BaseSettings):
         default=None, description="Address of the owner's role, used by “migrate” alone."
     )
     data_mirror: str | None = Field(
-        default=None, description="Folder or address from which data sets and demo scenes are taken."
+        default=None,
+        description="Folder or address of data sets, one folder each; the demo looks in “demo/” of it first.",
     )
     host: str = Field(default="127.0.0.1", description="Address that “serve” listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that “serve” listens on.")
@@ -69,8 +71,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        home = Path(os.environ.get("URBAN_INVENTORY_HOME") or default_home())
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, home / "settings.toml")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
+
+
+def settings_file() -> Path:
+    """``settings.toml`` in the home; the home itself is told by the environment alone."""
+    return Path(os.environ.get(f"{PREFIX}HOME") or default_home()) / "settings.toml"
 
 
 def read_settings() -> Settings:
@@ -82,7 +88,7 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except (ValidationError, ValueError) as error:
-        raise ConfigurationError(_faults(error), do="See “urban-inventory settings --help”.") from error
+        raise ConfigurationError(_faults(error), do="docs/settings.md says what each may be.") from error
 
 
 def _faults(error: ValueError) -> str:

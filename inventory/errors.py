@@ -11,6 +11,7 @@ UrbanInventoryError ─┬─ CallerError ─┬─ BoundariesUnusable, Decision
                      └─ StoreError ─┬─ StoreUnreachable     no server answers
                                     ├─ StoreBusy ── DataFolderInUse   another program holds what is needed
                                     ├─ SchemaBehind         the database waits for ``migrate``
+                                    ├─ RightsMissing        this role may not change the schema
                                     └─ ClusterUnusable ─┬─ ServerMissing            no PostgreSQL, no PostGIS
                                                         └─ ClusterVersionUnusable   not this version
 """
@@ -148,6 +149,12 @@ class SchemaBehind(StoreError):
     """The database's schema and this program are of different versions."""
 
     code = "schema_behind"
+
+
+class RightsMissing(StoreError):
+    """The role of the address may not change the schema; the database's administrator may."""
+
+    code = "rights_missing"
 
 
 class ClusterUnusable(StoreError):

@@ -4,11 +4,13 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from api import problems
+from api.cli import admin as admin_commands
 from api.cli import city as city_commands
 from api.cli import cluster as cluster_commands
 from api.cli import counting, evidence, export, output, serve, training
@@ -17,8 +19,39 @@ from api.cli import detection as detection_commands
 from api.cli import ingest as ingest_commands
 from detection.errors import UrbanInventoryError
 
+# In the order of --help: a first look, the main job, what follows it, the house.
+_ORDER = [
+    "demo",
+    "city",
+    "inspect",
+    "detect",
+    "ingest",
+    "count",
+    "export",
+    "survey",
+    "scene",
+    "decide",
+    "rebuild",
+    "models",
+    "train",
+    "evaluate",
+    "serve",
+    "settings",
+    "doctor",
+    "migrate",
+    "cluster",
+]
+
+
+class _InOrder(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        place = {name: number for number, name in enumerate(_ORDER)}
+        return sorted(super().list_commands(ctx), key=lambda name: place.get(name, len(place)))
+
+
 app = typer.Typer(
     name="urban-inventory",
+    cls=_InOrder,
     help="Counts what stands and moves in a city: imagery → detections → observations → assets → counts.",
     epilog="Exit codes: 0 done, 1 refused, 2 usage, 69 database, 75 busy, 78 configuration, 130 interrupted.",
     no_args_is_help=True,
@@ -48,7 +81,7 @@ def _options(
     output.log_to(log_file)
 
 
-# In the order of --help: the main job first. A group registers its own commands.
+# A group registers its own commands.
 _GROUPS: tuple[ModuleType, ...] = (
     city_commands,
     detection_commands,
@@ -59,6 +92,7 @@ _GROUPS: tuple[ModuleType, ...] = (
     training,
     serve,
     demo_commands,
+    admin_commands,
     cluster_commands,
 )
 for _group in _GROUPS:

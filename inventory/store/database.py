@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from inventory.errors import SchemaBehind, StoreBusy, StoreError, StoreUnreachable
 from inventory.store import migrate
+from inventory.store.addresses import engine_url
 from inventory.store.cluster import open_cluster
 
 _MIGRATION_WAIT_S = 60.0
@@ -37,7 +38,7 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 8) -> None:
         self._engine: Engine = create_engine(
-            url,
+            engine_url(url),
             pool_size=pool_size,
             pool_pre_ping=True,
             connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"},

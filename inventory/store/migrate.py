@@ -13,14 +13,18 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from inventory.errors import SchemaBehind
-from inventory.store import dump
+from inventory.errors import RightsMissing, SchemaBehind, StoreError, StoreUnreachable
+from inventory.store import dump, roles
+from inventory.store.addresses import engine_url
 from inventory.store.schema import SCHEMA
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "schema_version"
+_INSUFFICIENT_PRIVILEGE = "42501"
+_NO_SUCH_ROLE = "42704"
 
 
 def head_revision() -> str:
@@ -72,13 +76,65 @@ def upgrade_embedded(owner_url: str, *, backups: Path) -> None:
     upgrade(owner_url)
 
 
-def upgrade_script() -> str:
-    """The SQL of all migrations, for an administrator who runs them by hand."""
+def upgrade_external(owner_url: str) -> str | None:
+    """Migrates a database that somebody else runs; returns the revision it was at, None for none.
+
+    Raises:
+        SchemaBehind: the database is newer than the program.
+        RightsMissing: the address's role may not change the schema.
+        StoreUnreachable: the server does not answer.
+    """
+    try:
+        engine = _owner_engine(owner_url)
+        with engine.connect() as connection:
+            found = current_revision(connection)
+        engine.dispose()
+        _refuse_unknown(found)
+        if found != head_revision():
+            upgrade(owner_url)
+    except DBAPIError as error:
+        raise _translated(error) from error
+    return found
+
+
+def revision_at(url: str) -> str | None:
+    """The revision of the database at an address, None for none; any of our roles may ask.
+
+    Raises:
+        StoreUnreachable: the server does not answer.
+    """
+    try:
+        engine = _owner_engine(url)
+        with engine.connect() as connection:
+            found = current_revision(connection)
+        engine.dispose()
+    except DBAPIError as error:
+        raise _translated(error) from error
+    return found
+
+
+def upgrade_script(found: str | None = None) -> str:
+    """The SQL of the migrations after ``found``, for an administrator who runs them by hand as the owner."""
     printed = io.StringIO()
     config = _config(output=printed)
     with redirect_stdout(io.StringIO()):
-        command.upgrade(config, "head", sql=True)
-    return printed.getvalue()
+        command.upgrade(config, f"{found}:head" if found else "head", sql=True)
+    return f'SET ROLE "{roles.OWNER}";\n{printed.getvalue()}RESET ROLE;\n'
+
+
+def _translated(error: DBAPIError) -> StoreError:
+    said = str(error.orig).splitlines()[0] if str(error.orig) else "no reason given"
+    if getattr(error.orig, "sqlstate", None) in (_INSUFFICIENT_PRIVILEGE, _NO_SUCH_ROLE):
+        return RightsMissing(
+            f"the role of this address may not make the schema ({said})",
+            where="URBAN_INVENTORY_OWNER_DATABASE_URL",
+            do="Give the database's administrator the lines that “urban-inventory migrate” prints.",
+        )
+    if error.connection_invalidated or isinstance(error, OperationalError):
+        return StoreUnreachable(
+            f"the database does not answer: {said}", do="See that the address is right and the server up."
+        )
+    return StoreError(f"the database refused: {said}")
 
 
 def _refuse_unknown(found: str | None) -> None:
@@ -97,4 +153,4 @@ def _config(output: io.StringIO | None = None) -> Config:
 
 
 def _owner_engine(url: str) -> Engine:
-    return create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 10})
+    return create_engine(engine_url(url), poolclass=NullPool, connect_args={"connect_timeout": 10})

@@ -46,6 +46,7 @@ class SceneRow:
     campaign: str
     superseded: bool
     purged: bool
+    recorded_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +232,7 @@ def _scene(row: Row[Any]) -> SceneRow:
         campaign=row.campaign_name,
         superseded=row.superseded_by is not None,
         purged=row.purged_at is not None,
+        recorded_at=row.recorded_at,
     )
 
 
