@@ -7,14 +7,13 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import shapely
 from pyproj import Transformer
-from sqlalchemy import Connection
 
 from detection.errors import UnknownName
 from inventory.domain.places import AreaVersion, City
 from inventory.domain.tally import CountError, CountRow, interval
 from inventory.store import cities, counts, coverage
 from inventory.store.counts import CardOfClass, Counted, Covered
-from inventory.store.database import Database, Patience
+from inventory.store.database import Connection, Database, Patience
 from inventory.store.states import end_of_day
 
 OUTSIDE = "outside"

@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo
 
 import shapely
 from pyproj import Transformer
-from sqlalchemy import Connection
 
 from detection.taxonomy import Taxonomy
 from inventory.domain.evidence import DecisionKind
@@ -17,7 +16,7 @@ from inventory.domain.places import City
 from inventory.errors import DecisionUnusable
 from inventory.refolding import refold
 from inventory.store import cities, decisions
-from inventory.store.database import Database, Patience
+from inventory.store.database import Connection, Database, Patience
 from inventory.store.decisions import AssetPlace
 from inventory.store.states import Cause
 

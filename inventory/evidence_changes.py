@@ -10,8 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection
-
 from detection.errors import Conflict, UnknownName
 from detection.imagery.scene import open_scene
 from detection.models import Model
@@ -19,7 +17,7 @@ from detection.taxonomy import Taxonomy
 from inventory.domain.places import City
 from inventory.refolding import refold
 from inventory.store import cities, states, surveys
-from inventory.store.database import Database, Patience
+from inventory.store.database import Connection, Database, Patience
 from inventory.store.states import Cause
 from inventory.store.surveys import SceneRow, SurveyRow
 

@@ -20,7 +20,6 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from pyproj import Transformer
-from sqlalchemy import Connection
 
 from detection.errors import Conflict, ModelError, SceneWithoutDate, UrbanInventoryError
 from detection.imagery.inspect import check_resolution, inspect_imagery
@@ -34,7 +33,7 @@ from inventory.domain.places import City
 from inventory.errors import StoreError, TimeUnusable
 from inventory.refolding import refold
 from inventory.store import cities, identities, surveys
-from inventory.store.database import Database, Patience
+from inventory.store.database import Connection, Database, Patience
 from inventory.store.states import Cause
 from inventory.store.surveys import NewScene, ObservationColumns, SceneRow
 

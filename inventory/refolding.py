@@ -5,13 +5,12 @@ Every use case that touches evidence ends here, inside its own transaction and u
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection
-
 from detection.taxonomy import ClassKind, Taxonomy
 from inventory.domain.fold import SurveyTally, fold
 from inventory.domain.identity import name_tracks
 from inventory.domain.places import City
 from inventory.store import coverage, evidence, identities, states, surveys
+from inventory.store.database import Connection
 from inventory.store.states import Cause
 
 
