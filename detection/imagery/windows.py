@@ -20,6 +20,12 @@ NATIVE_WITHIN = 0.05
 #: Window sides in native pixels are multiples of this, so that two files of one flight, whose ground
 #: resolution differs in the fifth digit, get the same windows.
 _SIDE_STEP = 8
+#: The coarsest step of YOLO's heads. A network answers a little differently when the picture moves by less; windows
+#: that begin at multiples of it on the ground see all ground alike, however the grid or the file is cut.
+NETWORK_STRIDE_PX = 32
+#: Files of one flight differ by whole pixels and rounding errors, and must round alike also where their pixels lie
+#: half a pixel off the grid.
+_BELOW_HALF = 0.4999
 #: Share of the margin by which the two windows at a border may disagree about an object's centre.
 DISAGREEMENT = 0.5
 #: Bytes of decoded native pixels that one block may hold, and that one row of windows may keep in GDAL's
@@ -180,14 +186,54 @@ def _spans(
     if is_fitted:
         return _fitted_spans(size, native, margin)
     stride = shape.stride_px * scale
-    phase = (_ground_phase(scene, axis) + offset_px * scale) % stride
+    ground = _ground_phase(scene, axis)
+    lattice = _Lattice(ground - margin, _lattice_step(shape) * scale)
     grown = round(DISAGREEMENT * margin) if has_neighbours else 0
-    borders = _borders(phase, stride, -grown, size + grown)
+    borders = _borders((ground + offset_px * scale) % stride, stride, -grown, size + grown)
     if has_neighbours:
-        return tuple(_Span((a, b), (a - margin, a - margin + native)) for a, b in pairwise(borders))
-    inner = [border for border in borders[1:-1] if margin < border < size - margin]
-    cores = zip([0, *inner], [*inner, size], strict=True)
-    return tuple(_Span((a, b), _moved_inside(a, b, native, margin, size)) for a, b in cores)
+        cores = list(pairwise(borders))
+        origins = [lattice.nearest(start - margin) for start, _ in cores]
+    else:
+        inner = [border for border in borders[1:-1] if margin < border < size - margin]
+        cores = list(pairwise([0, *inner, size]))
+        origins = [_origin_inside(core, lattice, native, margin, size) for core in cores]
+    return tuple(_Span(core, (origin, origin + native)) for core, origin in zip(cores, origins, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Lattice:
+    """Where windows may begin along one axis: every ``step`` native pixels from ``phase``, rounded to pixels."""
+
+    phase: float
+    step: float
+
+    def nearest(self, at: float) -> int:
+        return self._point(floor((at - self.phase) / self.step + 0.5))
+
+    def at_or_below(self, at: int) -> int:
+        return self._point(floor((at - self.phase) / self.step + 1e-6))
+
+    def at_or_above(self, at: int) -> int:
+        return self._point(ceil((at - self.phase) / self.step - 1e-6))
+
+    def _point(self, number: int) -> int:
+        return floor(self.phase + number * self.step + _BELOW_HALF)
+
+
+def _lattice_step(shape: WindowShape) -> int:
+    # Half a step may be taken from a margin; narrow margins have none to spare.
+    return NETWORK_STRIDE_PX if shape.margin_px >= NETWORK_STRIDE_PX else 1
+
+
+def _origin_inside(core: tuple[int, int], lattice: _Lattice, native: int, margin: int, size: int) -> int:
+    """Where the window of a core begins in a raster that nothing continues: inside it, to a step of the lattice."""
+    start, stop = core
+    if start == 0:
+        origin = lattice.at_or_below(0)
+        return origin if origin + native >= stop else 0
+    origin = lattice.nearest(start - margin)
+    reaches_edge = stop == size or origin + native > size
+    return lattice.at_or_above(size - native) if reaches_edge else origin
 
 
 def _ground_phase(scene: Scene, axis: int) -> float:
@@ -202,19 +248,10 @@ def _borders(phase: float, stride: float, start: int, stop: int) -> list[int]:
     """Borders of the cores that meet [start, stop), rounded to pixels; the outer two enclose it."""
     first = floor((start - phase) / stride) - 1
     last = ceil((stop - phase) / stride) + 1
-    # Just below one half: files of one lattice differ by whole pixels and rounding errors, and must round
-    # alike also where the lattice lies half a pixel off the grid.
-    borders = [floor(phase + n * stride + 0.4999) for n in range(first, last + 1)]
+    borders = [floor(phase + n * stride + _BELOW_HALF) for n in range(first, last + 1)]
     below = max(n for n, border in enumerate(borders) if border <= start)
     above = min(n for n, border in enumerate(borders) if border >= stop)
     return borders[below : above + 1]
-
-
-def _moved_inside(start: int, stop: int, native: int, margin: int, size: int) -> tuple[int, int]:
-    # A first core that was cut short by the raster's edge keeps its window's far side.
-    wanted = stop + margin - native if start == 0 else start - margin
-    origin = max(0, min(wanted, size - native))
-    return (origin, origin + native)
 
 
 def _fitted_spans(size: int, native: int, margin: int) -> tuple[_Span, ...]:

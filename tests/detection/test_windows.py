@@ -12,7 +12,7 @@ from pyproj import CRS
 from detection.imagery.bands import Bands
 from detection.imagery.scene import Scene
 from detection.imagery.validity import CellState, Validity
-from detection.imagery.windows import WindowPlan, WindowShape, plan_windows
+from detection.imagery.windows import NETWORK_STRIDE_PX, WindowPlan, WindowShape, plan_windows
 
 SHAPE = WindowShape(window_px=128, margin_px=24, ground_resolution_m=0.1)
 
@@ -90,20 +90,52 @@ def test_every_pixel_is_owned_by_exactly_one_window(
 
 
 @settings(max_examples=60, deadline=None)
-@given(scene=scenes, has_neighbours=st.booleans())
-def test_a_window_sees_its_core_with_the_margin_around(scene: Scene, has_neighbours: bool) -> None:
-    plan = plan_windows(scene, SHAPE, has_neighbours=has_neighbours)
-    margins = [int(SHAPE.margin_px * native / SHAPE.window_px) - 1 for native in plan.native_px]
+@given(
+    scene=scenes,
+    offset=st.tuples(st.integers(-300, 300), st.integers(-300, 300)),
+    has_neighbours=st.booleans(),
+    margin_px=st.sampled_from([24, 40]),
+)
+def test_a_window_sees_its_core_with_the_margin_around(
+    scene: Scene, offset: tuple[int, int], has_neighbours: bool, margin_px: int
+) -> None:
+    shape = WindowShape(window_px=128, margin_px=margin_px, ground_resolution_m=0.1)
+    plan = plan_windows(scene, shape, grid_offset_px=offset, has_neighbours=has_neighbours)
     columns, rows = scene.size_px
+    # A window may give up half a step of the network's lattice, at the raster's edge a whole one.
+    kept = margin_px if margin_px < NETWORK_STRIDE_PX else margin_px - NETWORK_STRIDE_PX / 2
+    kept_at_edge = margin_px if margin_px < NETWORK_STRIDE_PX else margin_px - NETWORK_STRIDE_PX
     for window in plan.windows:
         seen, core = window.seen, window.core
         assert (seen.width, seen.height) == plan.native_px
-        # Beyond the edge of a lone raster there is nothing to see.
-        assert seen.x_min <= (core.x_min - margins[0] if has_neighbours else max(core.x_min - margins[0], 0))
-        assert seen.y_min <= (core.y_min - margins[1] if has_neighbours else max(core.y_min - margins[1], 0))
-        right, bottom = core.x_max + margins[0], core.y_max + margins[1]
-        assert seen.x_max >= (right if has_neighbours else min(right, columns))
-        assert seen.y_max >= (bottom if has_neighbours else min(bottom, rows))
+        sides = (
+            (core.x_min, seen.x_min, core.x_max, seen.x_max, columns, plan.native_px[0]),
+            (core.y_min, seen.y_min, core.y_max, seen.y_max, rows, plan.native_px[1]),
+        )
+        for first, seen_first, last, seen_last, size, native in sides:
+            at_edge = not has_neighbours and (first == 0 or last == size or seen_last + native > size)
+            margin = int((kept_at_edge if at_edge else kept) * native / 128) - 2
+            # Beyond the edge of a lone raster there is nothing to see.
+            assert seen_first <= (first - margin if has_neighbours else max(first - margin, 0))
+            assert seen_last >= (last + margin if has_neighbours else min(last + margin, size))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    column=st.integers(0, 500),
+    offset=st.integers(-300, 300),
+    has_neighbours=st.booleans(),
+    size=st.integers(130, 900),
+)
+def test_the_network_sees_all_ground_at_the_same_steps(
+    column: int, offset: int, has_neighbours: bool, size: int
+) -> None:
+    shape = WindowShape(window_px=128, margin_px=32, ground_resolution_m=0.1)
+    scene = make_scene(size_px=(size, 200), corner=(541_000.0 + 0.1 * column, 4_977_000.0))
+    plan = plan_windows(scene, shape, grid_offset_px=(offset, 0), has_neighbours=has_neighbours)
+    ground = {(window.seen.x_min + column) % NETWORK_STRIDE_PX for window in plan.windows}
+    assert len(ground) == 1
+    assert ground == {(5_410_000 * -1 - 32) % NETWORK_STRIDE_PX}
 
 
 @settings(max_examples=40, deadline=None)
