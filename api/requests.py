@@ -40,6 +40,9 @@ def refuse_unknown_parameters(request: Request) -> None:
     Raises:
         CallerError: a query parameter that the route does not have; names it and those there are.
     """
+    if "\0" in request.url.path or any("\0" in value for value in request.query_params.values()):
+        # The database's text cannot hold it, and no name of ours does.
+        raise CallerError("the address has a NUL in it", do="Leave it out.")
     route: Any = request.scope.get("route")
     known = _declared(route.dependant) | _ALWAYS_KNOWN if hasattr(route, "dependant") else _ALWAYS_KNOWN
     unknown = sorted(set(request.query_params) - known)

@@ -11,7 +11,6 @@ import anyio
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from sqlalchemy import Connection
 from starlette.types import Receive, Scope, Send
 
 from api import pages
@@ -23,7 +22,7 @@ from api.ogc.landing import collection_named
 from api.requests import Installation, Store, today_in
 from detection.errors import CallerError
 from inventory.store import features
-from inventory.store.database import Patience
+from inventory.store.database import Connection, Patience
 from inventory.store.features import CityOnPage, Collection, Page, Wanted, When
 
 router = APIRouter(tags=["features"])

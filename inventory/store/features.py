@@ -30,6 +30,7 @@ from sqlalchemy import (
     text,
     true,
 )
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import OperationalError
 
 from detection.errors import CallerError, UnknownName
@@ -268,9 +269,11 @@ def features(
     """GeoJSON Features as text, in the order of their keys, read as they are asked for."""
     statement = _FEATURES[collection]
     parameters = {"city": city.id, "rows": list(rows)}
-    with connection.execution_options(stream_results=True, yield_per=_ROWS_AT_A_TIME).execute(
-        statement, parameters
-    ) as result:
+    # A cursor is planned for its first tenth by default; all rows are wanted (3.1 s became 0.16 s for a page
+    # of 1,000 of a city just stored, of which the planner knows nothing yet).
+    connection.execute(text("SELECT set_config('cursor_tuple_fraction', '1', true)"))
+    streamed = {"stream_results": True, "yield_per": _ROWS_AT_A_TIME}
+    with connection.execute(statement, parameters, execution_options=streamed) as result:
         yield from result.scalars()
 
 
@@ -354,7 +357,7 @@ def _asset_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
     if wanted.when.interval is None:
         return keys
     # Several states of one asset may touch an interval: the latest speaks for it.
-    return keys.distinct(state.c.asset_id).order_by(state.c.asset_id, state.c.valid_from.desc())
+    return keys.ext(distinct_on(state.c.asset_id)).order_by(state.c.asset_id, state.c.valid_from.desc())
 
 
 def _stock_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
@@ -455,7 +458,7 @@ def _area_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
     newest = (
         select(area.c.id)
         .where(*conditions)
-        .distinct(area.c.level, area.c.code)
+        .ext(distinct_on(area.c.level, area.c.code))
         .order_by(area.c.level, area.c.code, func.lower(area.c.valid).desc().nulls_last())
     )
     return select(area.c.id.label("key"), area.c.id.label("row_id")).where(area.c.id.in_(newest))
@@ -508,13 +511,15 @@ _ROW_OF = {
 
 
 # The features themselves. Members of a Feature are put together by format(), which is the fastest way
-# measured (2.3 ms per 1,000 against 4.7 ms in Python); 7 decimals of a degree are a centimetre.
+# measured (2.3 ms per 1,000 against 4.7 ms in Python); 7 decimals of a degree are a centimetre. The rows wanted
+# are a table to join with: compared with an array, each row of the city was tested against all of it.
 
 _FEATURES = {
     Collection.ASSETS: text("""
         SELECT format('{"type":"Feature","id":%s,"geometry":%s,"properties":%s}',
                       to_json(a.public_id), ST_AsGeoJSON(s.geom, 7), row_to_json(p))
-        FROM urban_inventory.asset_state s
+        FROM unnest(CAST(:rows AS bigint[])) WITH ORDINALITY AS w (id, place)
+        JOIN urban_inventory.asset_state s ON s.city_id = :city AND s.id = w.id
         JOIN urban_inventory.asset a ON a.city_id = s.city_id AND a.id = s.asset_id
         LEFT JOIN urban_inventory.survey u ON u.id = s.survey_id
         LEFT JOIN urban_inventory.scene i ON i.id = u.scene_id
@@ -528,24 +533,26 @@ _FEATURES = {
                    coalesce(d.public_id, u.public_id) AS evidence,
                    coalesce(d.at, i.taken_at) AS evidence_at
         ) p
-        WHERE s.city_id = :city AND s.id = ANY(:rows) ORDER BY s.asset_id
+        ORDER BY w.place
     """),
     Collection.AREAS: text("""
         SELECT format('{"type":"Feature","id":%s,"geometry":%s,"properties":%s}',
                       to_json(v.level || ':' || v.code), ST_AsGeoJSON(v.geom, 7), row_to_json(p))
-        FROM urban_inventory.area_version v
+        FROM unnest(CAST(:rows AS bigint[])) WITH ORDINALITY AS w (id, place)
+        JOIN urban_inventory.area_version v ON v.city_id = :city AND v.id = w.id
         CROSS JOIN LATERAL (
             SELECT v.code, v.name, v.level, v.level_rank, v.parent_level, v.parent_code,
                    lower(v.valid) AS valid_from, upper(v.valid) - 1 AS valid_to, round(v.area_m2) AS area_m2
         ) p
-        WHERE v.city_id = :city AND v.id = ANY(:rows) ORDER BY v.id
+        ORDER BY w.place
     """),
     Collection.SURVEYS: text("""
         SELECT format('{"type":"Feature","id":%s,"geometry":%s,"properties":%s}',
                       to_json(u.public_id),
                       CASE WHEN ST_IsEmpty(u.surveyed) THEN 'null' ELSE ST_AsGeoJSON(u.surveyed, 7) END,
                       row_to_json(p))
-        FROM urban_inventory.survey u
+        FROM unnest(CAST(:rows AS bigint[])) WITH ORDINALITY AS w (id, place)
+        JOIN urban_inventory.survey u ON u.city_id = :city AND u.id = w.id
         JOIN urban_inventory.scene i ON i.id = u.scene_id
         JOIN urban_inventory.campaign g ON g.id = i.campaign_id
         JOIN urban_inventory.source o ON o.id = i.source_id
@@ -559,12 +566,13 @@ _FEATURES = {
                    coalesce(i.licence, o.licence) AS licence,
                    coalesce(i.attribution, o.attribution) AS attribution
         ) p
-        WHERE u.city_id = :city AND u.id = ANY(:rows) ORDER BY u.id
+        ORDER BY w.place
     """),
     Collection.OBSERVATIONS: text("""
         SELECT format('{"type":"Feature","id":"%s","geometry":%s,"properties":%s}',
                       o.id, ST_AsGeoJSON(o.geom, 7), row_to_json(p))
-        FROM urban_inventory.observation o
+        FROM unnest(CAST(:rows AS bigint[])) WITH ORDINALITY AS w (id, place)
+        JOIN urban_inventory.observation o ON o.city_id = :city AND o.id = w.id
         JOIN urban_inventory.survey u ON u.id = o.survey_id
         JOIN urban_inventory.scene i ON i.id = u.scene_id
         LEFT JOIN urban_inventory.asset_hit h ON h.city_id = o.city_id AND h.observation_id = o.id
@@ -573,6 +581,6 @@ _FEATURES = {
             SELECT o.class, o.score, o.width_m, o.height_m, o.error_m AS position_error_m, o.plausible,
                    i.taken_at, u.public_id AS survey, i.public_id AS scene, a.public_id AS asset
         ) p
-        WHERE o.city_id = :city AND o.id = ANY(:rows) ORDER BY o.id
+        ORDER BY w.place
     """),
 }

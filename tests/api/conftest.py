@@ -12,13 +12,14 @@ from api.app import create_app
 from api.settings import Settings
 from inventory.store.database import Database, Patience
 from tests.support.city import make_city
-from tests.support.database import TestServer, cloned_database
+from tests.support.database import DatabaseServer, cloned_database
 from tests.support.server import served
 
 FELLED = datetime(2026, 3, 5, 2, 0, tzinfo=UTC)
 PLANTED = datetime(2026, 2, 1, 2, 0, tzinfo=UTC)
 HOSTILE = "<img src=x onerror=alert(1)>{{7*7}}"
 MANY = 6_000
+FEW = 41
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ class Service:
 
 
 @pytest.fixture(scope="session")
-def service(database_server: TestServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(database_server: DatabaseServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service, read by many tests; none of them writes."""
     home = tmp_path_factory.mktemp("home")
     with cloned_database(database_server) as clone:
@@ -52,7 +53,7 @@ def service(database_server: TestServer, tmp_path_factory: pytest.TempPathFactor
 
 
 def fill(database: Database) -> None:
-    """``town``: 6 trees over two areas and time, 2 cars; ``fiji``: over the antimeridian; ``many``."""
+    """``town``: 6 trees over two areas and time, 2 cars; ``fiji``: over the antimeridian."""
     with database.transaction(Patience.JOB) as connection:
         town = make_city(connection, "town", name=HOSTILE, classes=("tree", "car"))
         town.area("A", (100.0, 22.0, 100.05, 22.1), name=HOSTILE)
@@ -67,6 +68,8 @@ def fill(database: Database) -> None:
         town.cover("A")
         fiji = make_city(connection, "fiji", box=(176.0, -20.0, 180.0, -15.0), time_zone="Pacific/Fiji")
         fiji.assets([(179.9, -17.0), (-179.9, -17.0), (178.0, -17.0)])
+        few = make_city(connection, "few")
+        few.assets([(100 + i % 7 / 100, 22 + i // 7 / 100) for i in range(FEW)])
         many = make_city(connection, "many", name="普洱")
         side = 100
         many.assets([(100 + i % side / 1000, 22 + i // side / 1000) for i in range(MANY)])

@@ -146,13 +146,17 @@ class CityMaker:
         )
 
     def _insert_many(self, table: Any, rows: Sequence[dict[str, Any]]) -> list[int]:
-        statement = insert(table)
-        full = [{"city_id": self.id, **row} for row in rows]
-        if "id" not in table.c:
-            self.connection.execute(statement, full)
-            return []
-        ordered = statement.returning(table.c.id, sort_by_parameter_order=True)
-        return list(self.connection.execute(ordered, full).scalars())
+        # Ids are drawn first: statements that return rows run one by one.
+        numbers: list[int] = []
+        if "id" in table.c and rows:
+            draw = text("SELECT nextval(:sequence) FROM generate_series(1, :count)")
+            name = f"{schema.SCHEMA}.{table.name}_id_seq"
+            numbers = list(self.connection.execute(draw, {"sequence": name, "count": len(rows)}).scalars())
+        ids = [{"id": number} for number in numbers] or [{}] * len(rows)
+        full = [{"city_id": self.id, **row, **own} for row, own in zip(rows, ids, strict=True)]
+        if full:
+            self.connection.execute(insert(table), full)
+        return numbers
 
     def _insert(self, table: Any, **values: Any) -> int:
         statement = insert(table).values(city_id=self.id, **values)
