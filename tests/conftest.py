@@ -1,13 +1,21 @@
 """Fixtures of all tests: a real database per test, cloned from one migrated template."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from inventory.store.database import Database
-from tests.support.database import ClonedDatabase, DatabaseServer, cloned_database, running_server
+from tests.support.database import (
+    ClonedDatabase,
+    DatabaseServer,
+    cloned_database,
+    running_server,
+    short_lived_folder,
+)
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +38,16 @@ def database(cloned: ClonedDatabase) -> Iterator[Database]:
     opened = Database(cloned.service_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A data folder for the installed program, whose embedded cluster goes with it in the end."""
+    folder = Path(tempfile.mkdtemp(prefix="ui-home-", dir=short_lived_folder()))
+    # As root the database server runs as another user, who has to pass.
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
