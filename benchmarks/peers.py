@@ -22,7 +22,7 @@ def peers_python(name: str) -> Path:
         print(f"installing what {name} is compared with into {folder} …", file=sys.stderr)
         venv.create(folder, with_pip=True)
         install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        hashes = ["--require-hashes", "--only-binary", ":all:", "--requirement", str(lock)]
+        hashes = ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--requirement", str(lock)]
         subprocess.run([str(python), *install, *hashes], check=True, stdout=sys.stderr)
         finished.touch()
     return python

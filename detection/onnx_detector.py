@@ -5,6 +5,8 @@ workers and however windows are batched, and on a CPU batches gain nothing. Two 
 modules see boxes only.
 """
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ class OnnxDetector:
         self._card = model.card
         self._where = str(model.path)
         self._thresholds = thresholds
-        self._session = _session(model)
+        self._session = _session(model.path)
         self._input = self._session.get_inputs()[0].name
         side = model.card.input.window_px
         self._check_input(side)
@@ -74,7 +76,34 @@ class OnnxDetector:
             )
 
 
-def _session(model: Model) -> Any:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkFacts:
+    """What an ONNX file says of itself; a size that is not fixed stands as 640, ultralytics' default."""
+
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    metadata: dict[str, str]
+
+
+def describe_network(path: Path) -> NetworkFacts:
+    """Shapes and metadata of an ONNX file.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    session = _session(path)
+    shapes = [
+        tuple(size if isinstance(size, int) else 640 for size in end.shape)
+        for end in (session.get_inputs()[0], session.get_outputs()[0])
+    ]
+    return NetworkFacts(
+        input_shape=shapes[0],
+        output_shape=shapes[1],
+        metadata=dict(session.get_modelmeta().custom_metadata_map),
+    )
+
+
+def _session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -82,10 +111,10 @@ def _session(model: Model) -> Any:
     # Spinning threads take the other worker's core.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes derive from Exception alone
         raise ModelError(
-            f"the network cannot be loaded: {str(error).splitlines()[0]}", where=str(model.path)
+            f"the network cannot be loaded: {str(error).splitlines()[0]}", where=str(path)
         ) from error
 
 

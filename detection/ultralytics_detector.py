@@ -5,6 +5,7 @@ that it is trusted. Slower than ONNX, and needs torch; for trying models before 
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,10 @@ class UltralyticsDetector:
     """A ``.pt`` with the thresholds and classes of its card."""
 
     def __init__(self, model: Model, thresholds: NDArray[np.float32], *, is_trusted: bool = False) -> None:
-        if not is_trusted:
-            raise ModelUntrusted(
-                "this file runs its author's code when it is loaded",
-                where=str(model.path),
-                do="If you trust where it comes from, say so: --trust-model.",
-            )
         self._card = model.card
         self._where = str(model.path)
         self._thresholds = thresholds
-        self._network = _load(model)
+        self._network = _load(model.path, is_trusted=is_trusted)
         names = tuple(self._network.names.values())
         if names != model.card.output.classes:
             raise ModelError(
@@ -66,7 +61,22 @@ class UltralyticsDetector:
         return merge_overlapping(boxes, self._card.output.merge_iou)
 
 
-def _load(model: Model) -> Any:
+def class_names(path: Path, *, is_trusted: bool) -> tuple[str, ...]:
+    """The classes that a ``.pt`` names.
+
+    Raises:
+        ModelUntrusted, MissingExtra, ModelError: as ``UltralyticsDetector``.
+    """
+    return tuple(_load(path, is_trusted=is_trusted).names.values())
+
+
+def _load(path: Path, *, is_trusted: bool) -> Any:
+    if not is_trusted:
+        raise ModelUntrusted(
+            "this file runs its author's code when it is loaded",
+            where=str(path),
+            do="If you trust where it comes from, say so: --trust-model.",
+        )
     # Read when ultralytics is imported: no look for updates, no installing of packages, no telemetry.
     os.environ.setdefault("YOLO_OFFLINE", "1")
     os.environ.setdefault("YOLO_AUTOINSTALL", "0")
@@ -75,10 +85,10 @@ def _load(model: Model) -> Any:
     except ImportError as error:
         raise MissingExtra(
             "“.pt” networks need ultralytics, which is not installed",
-            where=str(model.path),
+            where=str(path),
             do="pip install 'urban-inventory[train]', or export the network to ONNX.",
         ) from error
     try:
-        return YOLO(str(model.path), task="detect")
+        return YOLO(str(path), task="detect")
     except Exception as error:  # whatever a stranger's pickle raises
-        raise ModelError(f"the network cannot be loaded: {error}", where=str(model.path)) from error
+        raise ModelError(f"the network cannot be loaded: {error}", where=str(path)) from error

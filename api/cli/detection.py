@@ -14,6 +14,7 @@ import typer
 from api.cli import output
 from api.problems import DONE, REFUSED, problem
 from api.settings import read_settings
+from detection.bare_weights import model_from_weights
 from detection.cluster import cluster_executor
 from detection.errors import CallerError
 from detection.geojson import features
@@ -31,7 +32,8 @@ FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="GeoTIFF; or JPEG, PNG with a world file.")
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Name of a model, or path of a card.toml or its folder.")
+    str | None,
+    typer.Option("--model", help="Name of a model, or path of a card.toml, its folder, or weights."),
 ]
 CrsOption = Annotated[str | None, typer.Option("--crs", help="For a world file without CRS: EPSG:…")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -39,6 +41,10 @@ ClusterOption = Annotated[
     str | None, typer.Option("--cluster", metavar="ADDRESS", help="Dask scheduler, as tcp://host:8786.")
 ]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Windows computed at once.")]
+ResolutionOption = Annotated[
+    float | None,
+    typer.Option("--model-resolution", help="Metres a pixel that bare weights (.onnx, .pt) want."),
+]
 TrustOption = Annotated[bool, typer.Option("--trust-model", help="Load a .pt, which runs its author's code.")]
 
 
@@ -57,6 +63,16 @@ def model_registry() -> ModelRegistry:
 def default_model(registry: ModelRegistry) -> Model:
     """The model that the taxonomy lists for trees: the one this program ships."""
     return registry.get(shipped_taxonomy().get("tree").models[0])
+
+
+def _chosen_model(spoken: str | None, ground_resolution_m: float | None, *, is_trusted: bool) -> Model:
+    registry = model_registry()
+    if spoken is None:
+        return default_model(registry)
+    path = Path(spoken)
+    if path.suffix.lower() in {".onnx", ".pt"} and path.is_file():
+        return model_from_weights(path, ground_resolution_m, is_trusted=is_trusted)
+    return registry.find(spoken)
 
 
 # --- inspect ----------------------------------------------------------------------------------------
@@ -138,12 +154,12 @@ def detect(
     points: Annotated[bool, typer.Option("--points", help="Centres instead of boxes.")] = False,
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
+    model_resolution: ResolutionOption = None,
     trust_model: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Detect objects in imagery and write them as GeoJSON (longitude, latitude). No database is needed."""
-    registry = model_registry()
-    chosen = registry.find(model) if model else default_model(registry)
+    chosen = _chosen_model(model, model_resolution, is_trusted=trust_model)
     scenes = [
         inspect_imagery(file, card=chosen.card, crs=crs).usable_scene(without_date=True) for file in files
     ]

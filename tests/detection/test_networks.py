@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detection.bare_weights import model_from_weights
 from detection.detector import Boxes, build_detector, iou_matrix, merge_overlapping
-from detection.errors import BoxShapeError, MissingExtra, ModelError, ModelUntrusted
+from detection.errors import BoxShapeError, CallerError, MissingExtra, ModelError, ModelUntrusted
 from detection.models import Model, ModelRegistry, load_model
 from tests.support.networks import make_model, write_card
 from tests.support.scenes import CAR, draw_ground, draw_squares
@@ -159,3 +160,19 @@ def test_a_network_that_is_not_its_cards_is_refused(tmp_path: Path) -> None:
     made.path.write_bytes(made.path.read_bytes() + b"\0")
     with pytest.raises(ModelError, match="SHA-256"):
         ModelRegistry([tmp_path]).get("squares")
+
+
+def test_weights_without_a_card_are_tried_by_what_the_file_says(tmp_path: Path) -> None:
+    made = make_model(tmp_path)
+    model = model_from_weights(made.path, 0.1)
+    assert model.card.output == made.card.output.model_copy(update={"merge_iou": 0.5})
+    assert model.card.input.window_px == 128
+    assert not model.card.is_validated
+    (boxes,) = build_detector(model).detect(windows_of(draw_squares(draw_ground(128, 128), [(10, 20)])))
+    assert boxes.corners[0].tolist() == [10, 20, 18, 28]
+    with pytest.raises(CallerError, match="--model-resolution"):
+        model_from_weights(made.path, None)
+    pickle = tmp_path / "model.pt"
+    pickle.write_bytes(b"")
+    with pytest.raises(ModelUntrusted):
+        model_from_weights(pickle, 0.1)

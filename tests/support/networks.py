@@ -64,6 +64,8 @@ def make_network(
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    names = model.metadata_props.add()
+    names.key, names.value = "names", str(dict(enumerate(CLASSES)))
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
 
