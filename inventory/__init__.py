@@ -1,19 +1,18 @@
 """The city's memory: rules, store and use cases.
 
-``__all__`` names the modules that the floor above may import; the rest are this floor's own.
-"""
-
-__all__ = [
+``__all__ = [
     "boundaries",
     "counting",
     "decisions",
     "demo",
     "demo_scenes",
+    "doctor",
     "domain",
     "errors",
     "evidence_changes",
     "exporting",
     "ingest",
+    "migrating",
     "onboarding",
     "polygons",
     "removing",

@@ -1,3 +1,13 @@
 """PostGIS: every SQL statement of the project, one module per concept."""
 
-__all__ = ["cities", "cluster", "cluster_upgrade", "database", "features", "roles", "server", "surveys"]
+__all__ = [
+    "addresses",
+    "cities",
+    "cluster",
+    "cluster_upgrade",
+    "database",
+    "features",
+    "roles",
+    "server",
+    "surveys",
+]
