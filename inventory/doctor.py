@@ -20,6 +20,7 @@ from detection.models import ModelRegistry
 from detection.taxonomy import Taxonomy
 from inventory.domain.places import City
 from inventory.store import cities, integrity, surveys
+from inventory.store.cluster import places_left_behind
 from inventory.store.database import Database, Patience, open_database
 from inventory.store.server import programs_for, programs_for_new
 from inventory.store.surveys import SceneRow
@@ -65,7 +66,8 @@ def examine(
     yield _folder(home)
     yield _space(home)
     if database_url is None:
-        yield _guarded("PostgreSQL", lambda: _programs(home / "postgres" / "data"))
+        yield _guarded("PostgreSQL", partial(_programs, home / "postgres" / "data"))
+        yield from _left_behind()
     yield from _models(registry)
     with ExitStack() as stack:
         try:
@@ -138,6 +140,17 @@ def _programs(data: Path) -> Check:
     # Where the cluster lies elsewhere, opening it below says what is wrong with it.
     programs = programs_for(data) if (data / "PG_VERSION").is_file() else programs_for_new()
     return Check(name="PostgreSQL", ok=True, what=f"{programs.version} with PostGIS, in {programs.folder}")
+
+
+def _left_behind() -> Iterator[Check]:
+    """Databases of data folders that are gone: named, not wrong, since such a folder may only be elsewhere."""
+    try:
+        places = places_left_behind()
+    except OSError:
+        return  # of other users, so not ours to look at
+    for place, folder in places:
+        what = f"{place} held the database of {folder}, which is gone or was renamed"
+        yield Check(name="left behind", ok=True, what=f"{what}; if gone for good: rm -r {place}")
 
 
 def _models(registry: ModelRegistry) -> Iterator[Check]:

@@ -7,7 +7,8 @@ which the next one takes over; a killed server is started again and recovers fro
 Files of a cluster: ``data/`` (PostgreSQL's), ``run/`` (its socket), ``server.log``, ``users.lock``
 (shared, for as long as a program uses the cluster), ``start.lock`` (while one opens it) and
 ``exclusive.lock`` (migration, restore). As root the server runs as the user ``postgres``; where that
-user cannot enter the folder, ``location`` in it names another one that holds all this instead.
+user cannot enter the folder, ``location`` in it names another one that holds all this instead, and
+``belongs-to`` in that one names the folder it was last used for.
 """
 
 import fcntl
@@ -58,6 +59,7 @@ _OPEN_TIMEOUT_S = 660.0
 _EXCLUSIVE_WAIT_S = 1.0
 _LONGEST_PAUSE_S = 60.0
 _IDENT_MAP = "urban_inventory"
+_BELONGS_TO = "belongs-to"
 _log = logging.getLogger("urban_inventory.cluster")
 
 _SAFEGUARDS = {
@@ -294,6 +296,8 @@ class EmbeddedCluster:
                     self._make()
                 self._start()
                 self._prepare()
+                if self.root != self.folder:
+                    _write(self.root / _BELONGS_TO, f"{self.folder}\n", self._account())
             except BaseException:
                 # What keeps it from opening may keep it from closing too: the first error tells more.
                 with suppress(StoreError):
@@ -401,6 +405,23 @@ def remove_cluster(folder: Path) -> None:
                 raise _in_use(root, "a server without a program")
             shutil.rmtree(root)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def places_left_behind() -> list[tuple[Path, Path]]:
+    """Places elsewhere whose folder, when it was last used, no longer says that it has its cluster there.
+
+    A renamed or unmounted folder looks the same as a deleted one: a person has to tell.
+
+    Returns:
+        Each place, and the folder it was made for.
+    """
+    found = []
+    for record in sorted(PLACES.glob(f"*/{_BELONGS_TO}")):
+        folder = Path(record.read_text(encoding="utf-8").strip())
+        location = folder / "location"
+        if not location.is_file() or Path(location.read_text().strip()) != record.parent:
+            found.append((record.parent, folder))
+    return found
 
 
 def _place(folder: Path) -> Path:

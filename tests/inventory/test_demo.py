@@ -3,7 +3,10 @@
 import hashlib
 import json
 from datetime import UTC, datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -183,3 +186,17 @@ def test_shipped_demo_names_six_members_and_areas_once() -> None:
     codes += [city.code for city in shipped.city]
     assert len(set(codes)) == len(codes)
     assert [city.code for city in shipped.city if city.in_accuracy] == ["yellowstone"]
+
+
+def test_mirror_may_be_an_address(made: Demo, mirror: Path, tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(mirror)))
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}/"
+        files = fetch_members(made, tmp_path / "cache", mirror=address, say=[].append)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert hashlib.sha256(files[IMAGE].read_bytes()).hexdigest() == made.city[0].scene[0].image_sha256

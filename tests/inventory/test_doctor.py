@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool
 from detection.models import ModelRegistry
 from inventory import evidence_changes
 from inventory.doctor import Check, examine
+from inventory.store import cluster
 from inventory.store.database import Database
 from tests.support.database import ClonedDatabase
 from tests.support.scenes import scattered
@@ -127,6 +128,17 @@ def test_folder_that_everybody_may_write_is_named(town: Town, cloned: ClonedData
     home.mkdir()
     home.chmod(0o777)
     assert wrong(found(town, cloned.service_url)) == {"data folder"}
+
+
+def test_cluster_of_a_removed_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "PLACES", tmp_path / "clusters")
+    for name in ("kept", "gone"):
+        place = tmp_path / "clusters" / name
+        place.mkdir(parents=True)
+        (place / "belongs-to").write_text(f"{tmp_path / name}\n", encoding="utf-8")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "location").write_text(f"{tmp_path / 'clusters' / 'kept'}\n", encoding="utf-8")
+    assert cluster.places_left_behind() == [(tmp_path / "clusters" / "gone", tmp_path / "gone")]
 
 
 def test_database_that_does_not_answer_is_one_check_among_others(town: Town) -> None:
