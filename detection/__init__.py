@@ -1,6 +1,9 @@
 """The eyes: imagery and frames in, detections out. No database, no HTTP.
 
-``__all__ = [
+``__all__`` names the modules that floors above may import; the rest are this floor's own.
+"""
+
+__all__ = [
     "bare_weights",
     "cluster",
     "data_folder",

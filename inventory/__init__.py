@@ -1,6 +1,9 @@
 """The city's memory: rules, store and use cases.
 
-``__all__ = [
+``__all__`` names the modules that the floor above may import; the rest are this floor's own.
+"""
+
+__all__ = [
     "boundaries",
     "counting",
     "decisions",
