@@ -1,0 +1,80 @@
+"""GDAL itself as a client: what ogr2ogr, geopandas and pyogrio do with a city's address.
+
+In a process of its own: GDAL keeps Python's lock while it waits, and the service answers from a thread here.
+"""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pyogrio
+import pytest
+
+from tests.api.conftest import MANY, Service
+
+pytestmark = pytest.mark.skipif(
+    "OAPIF" not in pyogrio.list_drivers(), reason="this build of GDAL has no OAPIF driver"
+)
+
+_READER = """
+import json, sys, pyogrio
+city, options = sys.argv[1], json.loads(sys.argv[2])
+if "bbox" in options:
+    options["bbox"] = tuple(options["bbox"])
+if "layer" not in options:
+    print(json.dumps([name for name, _ in pyogrio.list_layers(city)]))
+else:
+    frame = pyogrio.read_dataframe(city, **options)
+    print(json.dumps({
+        "ids": list(frame["id"]), "classes": sorted(set(frame["class"])) if "class" in frame else [],
+        "bounds": list(frame.total_bounds), "crs": str(frame.crs), "columns": list(frame.columns),
+    }))
+"""
+
+
+def read(service: Service, city: str, **options: Any) -> Any:
+    answer = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            _READER,
+            f"OAPIF:{service.url}/cities/{city}",
+            json.dumps(options),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return json.loads(answer.stdout)
+
+
+def test_gdal_lists_the_collections_of_a_city(service: Service) -> None:
+    assert read(service, "town") == ["assets", "areas", "surveys", "observations"]
+
+
+def test_gdal_reads_every_page_of_a_collection(service: Service) -> None:
+    found = read(service, "many", layer="assets")
+
+    assert len(found["ids"]) == len(set(found["ids"])) == MANY
+    assert "CRS84" in found["crs"]
+    assert found["classes"] == ["tree"]
+    assert [round(number, 3) for number in found["bounds"]] == [100.0, 22.0, 100.099, 22.059]
+
+
+def test_gdal_pushes_a_box_and_an_equality_down(service: Service) -> None:
+    boxed = read(service, "town", layer="assets", bbox=[100.0, 22.0, 100.05, 22.05])
+    named = read(service, "town", layer="observations", where="class='car'")
+
+    assert sorted(boxed["ids"]) == ["a00001", "a00002"]
+    assert (len(named["ids"]), named["classes"]) == (2, ["car"])
+
+
+@pytest.mark.parametrize("layer", ["areas", "surveys"])
+def test_gdal_reads_the_other_collections(service: Service, layer: str) -> None:
+    found = read(service, "town", layer=layer)
+
+    assert len(found["ids"]) == service.get(f"/cities/town/collections/{layer}").json()["itemCount"]

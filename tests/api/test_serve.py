@@ -1,0 +1,59 @@
+"""The command ``serve``: where it listens, what it refuses, how it ends."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from api.cli.app import run
+from api.cli.serve import listening_socket
+from inventory.errors import ConfigurationError
+from tests.support.database import ClonedDatabase
+
+PROGRAM = [sys.executable, "-c", "from api.cli.app import main; main()"]
+
+
+@pytest.fixture
+def installation(cloned: ClonedDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("URBAN_INVENTORY_HOME", str(tmp_path))
+    monkeypatch.setenv("URBAN_INVENTORY_DATABASE_URL", cloned.service_url)
+
+
+def test_a_port_that_is_taken_is_refused_with_another_way() -> None:
+    with listening_socket("127.0.0.1", 0) as taken, pytest.raises(ConfigurationError) as refused:
+        listening_socket("127.0.0.1", taken.getsockname()[1])
+
+    assert "--port" in str(refused.value)
+
+
+def test_beyond_loopback_a_public_url_is_required(
+    installation: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["serve", "--host", "0.0.0.0"]) == 78
+    assert "--public-url" in capsys.readouterr().err
+
+
+def test_a_public_url_that_is_none_is_refused(installation: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", "--public-url", "not an address"]) == 78
+    assert "--public-url" in capsys.readouterr().err
+
+
+def test_it_prints_its_address_answers_and_ends_with_ctrl_c(installation: None) -> None:
+    process = subprocess.Popen(
+        [*PROGRAM, "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().split(" ")[0]
+        assert httpx.get(address).json()["cities"] == []
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+
+    assert process.returncode == 130
+    assert "Traceback" not in complaints
