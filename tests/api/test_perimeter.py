@@ -98,7 +98,7 @@ def test_we6_a_foreign_host_is_refused_and_in_no_link(service: Service, host: st
 
 
 def test_we6_with_a_public_url_links_start_with_it(service: Service, tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path, public_url="https://trees.example/inventory")  # type: ignore[arg-type]
+    settings = Settings(home=tmp_path, public_url="https://trees.example/inventory")
     with served(create_app(settings, service.database)) as url, httpx.Client(base_url=url) as client:
         for host in ("trees.example", url.removeprefix("http://")):
             links = client.get("/cities/town/", headers={"Host": host}).json()["links"]
