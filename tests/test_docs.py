@@ -123,6 +123,12 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("page", pages(), ids=name_of)
+def test_scripts_that_pages_name_exist(page: Path) -> None:
+    named = re.findall(r"(?<![\w/])(?:\./)?scripts/([a-z]+)\b", page.read_text(encoding="utf-8"))
+    assert [script for script in named if not (ROOT / "scripts" / script).is_file()] == []
+
+
 def test_every_page_in_docs_is_reached_from_its_index() -> None:
     reached = {ROOT / "docs/README.md"}
     frontier = set(reached)
