@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import geopandas
-from shapely import MultiPolygon, box
+from shapely import MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
 from inventory.domain.datum import ground_area_m2
@@ -19,14 +19,19 @@ WEST, SOUTH = 100.90625, 22.703125
 """Where square (0, 0) begins: Simao in Pu'er."""
 
 
-def square(column: float, row: float, width: float = 1, height: float = 1) -> BaseGeometry:
+def square(column: float, row: float, width: float = 1, height: float = 1) -> Polygon:
     """A rectangle on a grid of squares, columns eastwards and rows northwards."""
     west, south = WEST + column * SIDE, SOUTH + row * SIDE
     return box(west, south, west + width * SIDE, south + height * SIDE)
 
 
 def make_drawn(
-    code: str, geometry: BaseGeometry, *, level: str = "county", name: str = "", parent: str | None = None
+    code: str,
+    geometry: Polygon | MultiPolygon,
+    *,
+    level: str = "county",
+    name: str = "",
+    parent: str | None = None,
 ) -> DrawnArea:
     """An area as drawn."""
     polygons = geometry if isinstance(geometry, MultiPolygon) else MultiPolygon([geometry])
@@ -42,7 +47,7 @@ def make_drawn(
 
 def make_version(
     code: str,
-    geometry: BaseGeometry,
+    geometry: Polygon | MultiPolygon,
     *,
     level: str = "county",
     rank: int = 0,

@@ -6,6 +6,7 @@ colour, so a square seen whole scores 1, and one cut by a window's edge is not f
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,7 +29,7 @@ def make_network(
     sides = [centre - side / 2, centre + side / 2] if head == "end-to-end" else [centre, side]
     boxes = np.concatenate(sides).astype(np.float32)[None]
     colours = np.array([[-0.5, 1, -0.5], [1, -0.5, -0.5]], np.float32)[:, :, None, None]
-    constants = {
+    constants: dict[str, np.ndarray[Any, Any]] = {
         "colours": colours,
         "boxes": boxes,
         "flat": np.array([1, len(CLASSES), places * places], np.int64),
