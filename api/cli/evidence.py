@@ -312,7 +312,8 @@ def use_model(
         return exit_code(outcomes)
     output.results.print(
         f"{city} now uses {chosen.model} for {', '.join(chosen.classes)}; it has not run on "
-        f"{len(chosen.scenes_without)} scenes" + ("" if again else ", which keep their earlier survey (--rerun)"),
+        f"{len(chosen.scenes_without)} scenes"
+        + ("" if again else ", which keep their earlier survey (--rerun)"),
         markup=False,
     )
     if outcomes:

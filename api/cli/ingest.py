@@ -32,12 +32,16 @@ def register(app: typer.Typer) -> None:
 
 
 def ingest_files(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Imagery; files of one date are one mosaic.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Imagery; files of one date are one mosaic.")
+    ],
     city: CityOption,
     taken_at: Annotated[
         str | None, typer.Option(metavar="DATE", help="When it was taken, where the file does not say.")
     ] = None,
-    source: Annotated[str, typer.Option(help="Where it comes from: a programme, a team's drone.")] = "unnamed",
+    source: Annotated[
+        str, typer.Option(help="Where it comes from: a programme, a team's drone.")
+    ] = "unnamed",
     campaign: Annotated[
         str | None, typer.Option(help="One look at the ground; by default all of a source on one date.")
     ] = None,
@@ -46,7 +50,9 @@ def ingest_files(
     attribution: Annotated[str | None, typer.Option(help="Whom to name where it is shown.")] = None,
     datum: Annotated[str | None, typer.Option(help="gcj02, if the position is in that datum.")] = None,
     crs: CrsOption = None,
-    copy: Annotated[bool, typer.Option("--copy", help="Keep a copy of the files in the data folder.")] = False,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Keep a copy of the files in the data folder.")
+    ] = False,
     author: AuthorOption = "local",
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
