@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from detection.evaluation.measures import (
     Figures,
     Ground,
+    error_between_domains,
     error_model,
     match_ground,
     position_error_m,
@@ -57,6 +58,7 @@ def evidence_of_class(
     blocks: Sequence[Ground],
     thresholds: Any,
     *,
+    domains: Sequence[Sequence[Ground]] = (),
     persistent_share: float = STATED_PERSISTENT_SHARE,
 ) -> CardEvidence | None:
     """What one look is worth for a class (R8, R13); None where too little was there to tell.
@@ -64,6 +66,7 @@ def evidence_of_class(
     Args:
         images: grounds as counted.
         blocks: pieces of several sizes for the errors of counts (R13).
+        domains: kinds of ground that share the threshold, where there are several.
     """
     matched = [match_ground(_of_class(image, class_index), thresholds) for image in images]
     hits = sum(match.hits for match in matched)
@@ -72,17 +75,20 @@ def evidence_of_class(
     area = sum(image.area_km2 for image in images)
     if not hits or area <= 0 or len(blocks) < 2:
         return None
-    counted = [
-        (len(part.truth_px), len(part.at(thresholds).scores))
-        for part in (_of_class(block, class_index) for block in blocks)
-    ]
-    relative_error, dispersion = error_model(counted)
+    relative_error, dispersion = error_model([_count(block, class_index, thresholds) for block in blocks])
+    between = error_between_domains(
+        [
+            (sum(true for true, _ in counts), sum(found for _, found in counts))
+            for counts in ([_count(g, class_index, thresholds) for g in domain] for domain in domains)
+        ],
+        dispersion,
+    )
     return CardEvidence(
         precision=round(hits / found, 4),
         recall=round(hits / true, 4),
         false_alarms_per_km2=round((found - hits) / area, 1),
         persistent_share=round(persistent_share, 2),
-        relative_error=round(max(relative_error, LEAST_RELATIVE_ERROR), 4),
+        relative_error=round(max(relative_error, between, LEAST_RELATIVE_ERROR), 4),
         dispersion=round(dispersion, 3),
         position_error_m=round(max(position_error_m(matched) or 1.0, 0.01), 3),
     )
@@ -143,6 +149,11 @@ def _value(value: Any) -> str:
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
     # JSON's strings, numbers, booleans and lists of them are TOML's, but for one bare character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _count(ground: Ground, class_index: int, thresholds: Any) -> tuple[int, int]:
+    part = _of_class(ground, class_index)
+    return len(part.truth_px), len(part.at(thresholds).scores)
 
 
 def _of_class(ground: Ground, class_index: int) -> Ground:

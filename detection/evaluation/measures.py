@@ -4,6 +4,7 @@ Pure: takes grounds (what is there, what was found) and gives figures. Running t
 ``evaluate``'s; deciding who is whom is ``matching``'s.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,8 @@ MATCH_IOU = 0.4
 AP_IOU = 0.5
 #: Points have no size: one within this distance is meant (as for the NAIP trees).
 POINT_REACH_M = 6.0
+#: Where validation shows no object of a class: ultralytics' own default.
+NO_EVIDENCE_THRESHOLD = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,21 +340,37 @@ def _score_calibration(
     )
 
 
-def count_calibrated_threshold(grounds: Sequence[Ground], class_index: int) -> float:
+def count_calibrated_threshold(domains: Sequence[Sequence[Ground]], class_index: int) -> float:
     """The score at which as many objects of a class are found as are there.
 
-    The look's number of hits is then an unbiased count (R8): misses and false alarms balance. Lies
-    halfway between two scores, so that rounding cannot move the count.
+    The look's number of hits is then an unbiased count (R8): misses and false alarms balance. With
+    several domains their relative errors average to zero: how many crowns of a kind of ground happen
+    to be labelled says nothing about how much of it will be counted. Lies halfway between two scores,
+    so that rounding cannot move the count.
+
+    Args:
+        domains: validation grounds, grouped by kind of ground; those without an object are left out.
     """
-    true = sum(int((ground.truth_class == class_index).sum()) for ground in grounds)
-    scores = np.sort(
-        np.concatenate([ground.scores[ground.detected_class == class_index] for ground in grounds])
-    )[::-1].astype(np.float64)
-    if not len(scores):
-        return 0.25
-    if true == 0 or true >= len(scores):
-        return float(scores[-1] if true else np.nextafter(scores[0], 2))
-    return float((scores[true - 1] + scores[true]) / 2)
+    scores, weights = [], []
+    for grounds in domains:
+        true = sum(int((ground.truth_class == class_index).sum()) for ground in grounds)
+        for ground in grounds if true else ():
+            found = ground.scores[ground.detected_class == class_index].astype(np.float64)
+            scores.append(found)
+            weights.append(np.full(len(found), 1 / true))
+    wanted = sum(_has_objects(grounds, class_index) for grounds in domains)
+    score = np.concatenate(scores or [np.empty(0)])
+    if not len(score):
+        return NO_EVIDENCE_THRESHOLD
+    order = np.argsort(-score, kind="stable")
+    reached = np.cumsum(np.concatenate(weights)[order])
+    score = score[order]
+    kept = int(np.searchsorted(reached, wanted - 1e-9)) + 1
+    return float(score[-1] if kept >= len(score) else (score[kept - 1] + score[kept]) / 2)
+
+
+def _has_objects(grounds: Sequence[Ground], class_index: int) -> bool:
+    return any((ground.truth_class == class_index).any() for ground in grounds)
 
 
 def error_model(counted: Sequence[tuple[int, int]]) -> tuple[float, float]:
@@ -371,3 +390,20 @@ def error_model(counted: Sequence[tuple[int, int]]) -> tuple[float, float]:
     squared = (table[:, 1] - table[:, 0]) ** 2 / size
     (dispersion, relative_squared), _ = nnls(np.stack([np.ones_like(size), size], axis=1), squared)
     return float(np.sqrt(relative_squared)), float(dispersion)
+
+
+def error_between_domains(counted: Sequence[tuple[int, int]], dispersion: float) -> float:
+    """How much relative count errors of kinds of ground differ beyond scatter.
+
+    Mean square of the relative errors less what φ explains (φ / n each), as a root. One threshold for
+    all ground is too low for some and too high for other: blocks within a domain do not show it.
+
+    Args:
+        counted: (true, predicted) of each domain; domains without an object are left out.
+    """
+    table = np.array([row for row in counted if row[0] > 0], dtype=np.float64).reshape(-1, 2)
+    if not len(table):
+        return 0.0
+    relative = table[:, 1] / table[:, 0] - 1
+    beyond_scatter = float(np.mean(relative**2 - dispersion / table[:, 0]))
+    return math.sqrt(max(0.0, beyond_scatter))

@@ -47,6 +47,7 @@ class ValidationGround:
 
     source: str
     calibrates: bool
+    is_home: bool
     ground: Ground
     second: Ground
     pixels: NDArray[np.uint8]
@@ -73,9 +74,13 @@ def look_at_validation(recipe: Recipe, data_folder: Path, look: Look) -> list[Va
 
 
 def calibrated_thresholds(recipe: Recipe, validation: Sequence[ValidationGround]) -> NDArray[np.float64]:
-    """(classes,) thresholds at which the calibrating sources' counts come out right."""
-    grounds = [item.ground for item in validation if item.calibrates]
-    return np.array([count_calibrated_threshold(grounds, index) for index in range(len(recipe.classes))])
+    """(classes,) thresholds at which the calibrating sources' counts come out right on average."""
+    calibrating = [item for item in validation if item.calibrates]
+    domains = [
+        [item.ground for item in calibrating if item.source == source]
+        for source in dict.fromkeys(item.source for item in calibrating)
+    ]
+    return np.array([count_calibrated_threshold(domains, index) for index in range(len(recipe.classes))])
 
 
 def blocks_of_several_sizes(validation: Sequence[ValidationGround]) -> list[Ground]:
@@ -142,6 +147,7 @@ def _look_at(
     return ValidationGround(
         source=source.name,
         calibrates=source.calibrates,
+        is_home=source.is_home,
         ground=ground(pixels),
         second=ground(changed),
         pixels=pixels,

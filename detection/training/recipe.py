@@ -41,8 +41,10 @@ class Source(_Frozen):
         regions: (x_min, y_min, x_max, y_max) in pixels of the picture; windows stay inside one.
             Empty: the whole picture.
         point_box_m: side of the box given to a label that is a point.
-        calibrates: whether the threshold is chosen on this source (``validate`` only); the others
-            serve the evidence alone.
+        calibrates: whether the threshold is chosen on this source (``validate`` only); each such
+            source is one domain, and their relative count errors average to zero.
+        is_home: whether precision, recall and false alarms of the card's evidence are measured on
+            it: the kind of ground that the model is for (``validate`` only).
     """
 
     name: str
@@ -58,6 +60,7 @@ class Source(_Frozen):
     map: dict[str, str] = {}
     point_box_m: float = Field(default=4.0, gt=0)
     calibrates: bool = True
+    is_home: bool = True
     licence: str = "none stated"
     origin: str = ""
 

@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from detection.errors import ModelError
-from detection.evaluation.card import evaluation_entry, evidence_of_class, write_card
+from detection.evaluation.card import (
+    STATED_PERSISTENT_SHARE,
+    evaluation_entry,
+    evidence_of_class,
+    write_card,
+)
 from detection.evaluation.evaluate import cut_into_blocks
 from detection.evaluation.look import look_with
 from detection.evaluation.measures import measure
@@ -134,13 +139,22 @@ def _card(recipe: Recipe, sha256: str, windows: WindowSet) -> ModelCard:
 def _judged(recipe: Recipe, card: ModelCard, validation: list[ValidationGround]) -> ModelCard:
     """The card with threshold, evidence and the figures of each validation source."""
     thresholds = np.round(calibrated_thresholds(recipe, validation), 4)
-    judging = [item.ground for item in validation if item.calibrates]
+    judging = [item.ground for item in validation if item.is_home]
     share = persistent_share(validation, thresholds)
     blocks = blocks_of_several_sizes(validation)
+    domains = [
+        [item.ground for item in validation if item.source == source]
+        for source in dict.fromkeys(item.source for item in validation)
+    ]
     evidence = {}
     for index, name in enumerate(recipe.classes):
         found = evidence_of_class(
-            index, judging, blocks, thresholds, **({} if share is None else {"persistent_share": share})
+            index,
+            judging,
+            blocks,
+            thresholds,
+            domains=domains,
+            persistent_share=STATED_PERSISTENT_SHARE if share is None else share,
         )
         if found is not None:
             evidence[name] = found

@@ -6,6 +6,7 @@ import pytest
 from detection.evaluation.measures import (
     average_precision,
     count_calibrated_threshold,
+    error_between_domains,
     error_model,
     match_ground,
     measure,
@@ -76,18 +77,26 @@ def test_points_are_hit_within_six_metres() -> None:
 def test_the_threshold_makes_the_count_right() -> None:
     scores = [0.9, 0.8, 0.6, 0.4, 0.3]
     grounds = [make_ground([A, B, C], [A, B, NOWHERE, C, NOWHERE], scores)]
-    threshold = count_calibrated_threshold(grounds, 0)
+    threshold = count_calibrated_threshold([grounds], 0)
     assert threshold == pytest.approx(0.5)
     assert measure(grounds, np.array([threshold])).count_error == 0.0
 
 
-@pytest.mark.parametrize(("truth", "expected"), [([], 0), ([A, B, C], 1)])
-def test_the_threshold_of_a_poor_model_comes_as_near_as_it_can(
-    truth: list[list[float]], expected: int
-) -> None:
-    grounds = [make_ground(truth, [A], [0.5])]
-    threshold = count_calibrated_threshold(grounds, 0)
-    assert measure(grounds, np.array([threshold])).count_predicted == expected
+def test_the_threshold_of_a_poor_model_comes_as_near_as_it_can() -> None:
+    grounds = [make_ground([A, B, C], [A], [0.5])]
+    threshold = count_calibrated_threshold([grounds], 0)
+    assert measure(grounds, np.array([threshold])).count_predicted == 1
+
+
+def test_domains_weigh_alike_however_many_objects_they_show() -> None:
+    # One domain: four objects, detections .9 .8 .7 .6; the other: one object, detections .85 .3.
+    many = [make_ground([A, B, C, NOWHERE], [A, B, C, NOWHERE], [0.9, 0.8, 0.7, 0.6])]
+    few = [make_ground([A], [A, B], [0.85, 0.3])]
+    # Shares reached by falling score: 1/4, 1 1/4, 1 1/2, 1 3/4, 2: all but the last.
+    assert count_calibrated_threshold([many, few], 0) == pytest.approx(0.45)
+    empty = [make_ground([], [A], [0.99])]
+    assert count_calibrated_threshold([many, few, empty], 0) == pytest.approx(0.45)
+    assert count_calibrated_threshold([empty], 0) == 0.25
 
 
 def test_error_model_tells_bias_from_scatter() -> None:
@@ -101,3 +110,10 @@ def test_error_model_tells_bias_from_scatter() -> None:
     e, phi = error_model(scattered)
     assert phi == pytest.approx(1.5, rel=0.2)
     assert e < 0.06
+
+
+def test_domains_that_err_in_opposite_directions_show_in_the_error() -> None:
+    assert error_between_domains([(1000, 1200), (1000, 800)], 0.0) == pytest.approx(0.2)
+    # Ten objects with φ = 2 scatter by 45 %: 20 % says nothing.
+    assert error_between_domains([(10, 12), (10, 8)], 2.0) == 0.0
+    assert error_between_domains([(0, 3)], 1.0) == 0.0

@@ -19,7 +19,7 @@ def test_the_shipped_recipe_is_complete() -> None:
     assert recipe.classes == ("tree",)
     assert recipe.schedule.batch == recipe.schedule.nominal_batch
     assert recipe.of_role("train")
-    assert any(source.calibrates for source in recipe.of_role("validate"))
+    assert any(source.is_home for source in recipe.of_role("validate"))
 
 
 def test_the_shipped_recipe_leaves_the_held_out_block_alone() -> None:
