@@ -73,7 +73,7 @@ def _of_our_tree(request: Request, error: Exception) -> Response:
     status = outcome_of(error).http_status
     words = problem(error)
     if status >= 500:
-        _LOG.error("trace %s: %s", request.state.trace, error, exc_info=error)
+        _LOG.error("trace %s: %s", request.state.trace, error, exc_info=error if status == 500 else None)
         if status == 500:
             return last_resort(request.state.trace)
     return _answer(

@@ -1,7 +1,7 @@
 """Items of the collections: pages of GeoJSON streamed from the database, and single features."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -127,7 +127,8 @@ def items(
         # A table shows fewer rows than GeoJSON would: its links say how many.
         asked = changed_query(request, limit=str(place.limit)) if as_page else changed_query(request)
         head = _head(request, shown, named, page, matched, asked)
-        lines = features.features(connection, shown, named, page.rows)
+        # Closed before the transaction is: a cursor closed later breaks into whatever has the connection then.
+        lines = opened.enter_context(closing(features.features(connection, shown, named, page.rows)))
         if as_page:
             found = [orjson.loads(line) for line in lines]
             return pages.page(request, "items.html", city=shown, collection=named, head=head, features=found)

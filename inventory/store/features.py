@@ -7,7 +7,7 @@ those keys through a server-side cursor, as text that nobody parses again.
 Every statement is bound to one city, and to parameters; nothing of a request becomes SQL.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
@@ -265,7 +265,7 @@ _SET_PATIENCE = text("SELECT set_config('statement_timeout', :patience, true)")
 
 def features(
     connection: Connection, city: CityOnPage, collection: Collection, rows: Sequence[int]
-) -> Iterator[str]:
+) -> Generator[str, None, None]:
     """GeoJSON Features as text, in the order of their keys, read as they are asked for."""
     statement = _FEATURES[collection]
     parameters = {"city": city.id, "rows": list(rows)}
@@ -324,7 +324,8 @@ def _keys(city: CityOnPage, collection: Collection, wanted: Wanted) -> Select[tu
 
 
 def _in_order(keys: Select[tuple[int, int]], city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
-    if not wanted.boxes or _share_of_city(wanted.boxes, city) >= _WALK_FROM_SHARE:
+    walk = not wanted.boxes or _share_of_city(wanted.boxes, city) >= _WALK_FROM_SHARE
+    if walk and wanted.area is None:
         return keys.order_by(keys.selected_columns.key)
     found = keys.order_by(None).cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
     return select(found.c.key, found.c.row_id).order_by(found.c.key)
@@ -351,7 +352,7 @@ def _inside(geometry: ColumnElement[object], boxes: Sequence[Box]) -> list[Colum
 def _asset_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
     state = schema.asset_state
     conditions = [state.c.city_id == city.id, state.c.asset_id.is_not(None)]
-    conditions += _of_states(wanted)
+    conditions += _of_states(city, wanted)
     conditions.append(state.c.status.in_(wanted.statuses) if wanted.statuses else state.c.listed)
     keys = select(state.c.asset_id.label("key"), state.c.id.label("row_id")).where(*conditions)
     if wanted.when.interval is None:
@@ -364,12 +365,12 @@ def _stock_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
     state = schema.asset_state
     keys = select(state.c.observation_id.label("key"), state.c.observation_id.label("row_id"))
     keys = keys.where(
-        state.c.city_id == city.id, state.c.asset_id.is_(None), state.c.listed, *_of_states(wanted)
+        state.c.city_id == city.id, state.c.asset_id.is_(None), state.c.listed, *_of_states(city, wanted)
     )
     return keys if wanted.when.interval is None else keys.distinct()
 
 
-def _of_states(wanted: Wanted) -> list[ColumnElement[bool]]:
+def _of_states(city: CityOnPage, wanted: Wanted) -> list[ColumnElement[bool]]:
     state, member = schema.asset_state, schema.membership
     when = state.c.valid_to.is_(None) if wanted.when.now else _valid(state, wanted.when)
     conditions = [when, *_inside(state.c.geom, wanted.boxes)]
@@ -377,7 +378,8 @@ def _of_states(wanted: Wanted) -> list[ColumnElement[bool]]:
         conditions.append(state.c["class"].in_(wanted.classes))
     if wanted.area is not None:
         members = select(member.c.state_id).where(
-            member.c.city_id == state.c.city_id,
+            # The number, not the state's column: compared with that, it would be looked up for each state.
+            member.c.city_id == city.id,
             member.c.area_version_id == wanted.area,
             _valid(member, wanted.when),
         )

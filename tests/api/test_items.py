@@ -1,5 +1,6 @@
 """Items: which features a request matches, and that paging shows each of them once."""
 
+import socket
 from typing import Any
 
 import pytest
@@ -65,6 +66,19 @@ def test_the_next_link_is_in_the_header_too(service: Service) -> None:
 
     assert answer.links["next"]["url"] == following
     assert answer.headers["ogc-numbermatched"] == str(MANY)
+
+
+def test_callers_who_hang_up_leave_nothing_behind(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    request = f"GET /cities/many/collections/assets/items?limit=10000 HTTP/1.1\r\nHost: {host}\r\n\r\n"
+    for _ in range(12):
+        with socket.create_connection((host, int(port))) as caller:
+            caller.sendall(request.encode())
+            caller.recv(64)
+    for _ in range(12):
+        assert service.get("/cities/few/collections/assets/items").json()["numberReturned"] == FEW
+
+    assert caplog.text == ""
 
 
 def test_hits_are_the_total_without_features(service: Service) -> None:
