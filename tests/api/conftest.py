@@ -70,6 +70,7 @@ def fill(database: Database) -> None:
         fiji.assets([(179.9, -17.0), (-179.9, -17.0), (178.0, -17.0)])
         few = make_city(connection, "few")
         few.assets([(100 + i % 7 / 100, 22 + i // 7 / 100) for i in range(FEW)])
+        few.alias("a00002", of="a00001")
         many = make_city(connection, "many", name="普洱")
         side = 100
         many.assets([(100 + i % side / 1000, 22 + i // side / 1000) for i in range(MANY)])

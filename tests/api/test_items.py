@@ -190,6 +190,13 @@ def test_r15_an_asset_names_its_newest_evidence(service: Service) -> None:
     assert feature["geometry"] == {"type": "Point", "coordinates": [100.06, 22.01]}
 
 
+def test_r7_an_alias_finds_the_asset_that_it_stands_for(service: Service) -> None:
+    found = service.get("/cities/few/collections/assets/items/a00002").json()
+
+    assert found["id"] == "a00001"
+    assert found["links"][0]["href"].endswith("/items/a00001")
+
+
 @pytest.mark.parametrize("unknown", ["nothing", "..%2F..%2Fetc", "%F0%9F%8C%B3", "x" * 3_000])
 def test_an_unknown_id_is_not_found(service: Service, unknown: str) -> None:
     for name in ("assets", "areas", "surveys", "observations"):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, text
+from sqlalchemy import Connection, insert, select, text, update
 
 from detection.taxonomy import shipped_taxonomy
 from inventory.store import schema
@@ -130,6 +130,16 @@ class CityMaker:
             listed=change,
             verified=0,
             **{"class": class_},
+        )
+
+    def alias(self, other: str, *, of: str) -> None:
+        """Says that one public id is another name of an older one (R7)."""
+        asset = schema.asset
+        older = select(asset.c.id).where(asset.c.city_id == self.id, asset.c.public_id == of)
+        self.connection.execute(
+            update(asset)
+            .where(asset.c.city_id == self.id, asset.c.public_id == other)
+            .values(alias_of=older.scalar_subquery())
         )
 
     def cover(self, area: str | None, class_: str = "tree", share: float = 1.0) -> None:
