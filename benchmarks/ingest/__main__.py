@@ -6,7 +6,6 @@ Everything is warm; rounds are interleaved, so that a noisy machine is noisy for
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import subprocess
@@ -18,7 +17,14 @@ from typing import Any
 
 import onnxruntime
 
-from benchmarks.ingest.ours import BareInference, Measured, measure_sweep, peak_rss_mib, windows_in_memory
+from benchmarks.ingest.ours import (
+    BareInference,
+    Measured,
+    measure_sweep,
+    rss_of_sweep,
+    window_shape,
+    windows_in_memory,
+)
 from benchmarks.peers import peers_python
 from detection.models import Model, ModelRegistry
 
@@ -29,16 +35,18 @@ class Sahi:
     """One process of the peer, warm, measuring when asked."""
 
     def __init__(self, python: Path, weights: Path, image: Path, model: Model, threads: str) -> None:
-        asked = model.card.input
+        shape = window_shape(image, model)
         score = min(model.card.threshold.values())
-        arguments = [weights, image, asked.window_px, asked.margin_px, score, threads]
+        arguments = [weights, image, shape.native_px, shape.margin_px, shape.window_px, score, threads]
         self._process = subprocess.Popen(
             [str(python), str(_HERE / "sahi_peer.py"), *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.threads: int = self._answer()["threads"]
+        ready = self._answer()
+        self.threads: int = ready["threads"]
+        self._windows: int = ready["windows"]
 
     def measure(self) -> Measured:
         """One sliced prediction of the whole image."""
@@ -46,7 +54,7 @@ class Sahi:
         self._process.stdin.write("measure\n")
         self._process.stdin.flush()
         answer = self._answer()
-        return Measured(seconds=answer["seconds"], windows=0, objects=answer["objects"])
+        return Measured(seconds=answer["seconds"], windows=self._windows, objects=answer["objects"])
 
     def close(self) -> None:
         """Ends the process."""
@@ -76,17 +84,6 @@ def sahi_at_its_best(python: Path, weights: Path, image: Path, model: Model) -> 
         if peer is not best:
             peer.close()
     return best
-
-
-def rss_of_sweep(image: Path, model: Model) -> float:
-    """Peak memory of one sweep in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_sweep_and_weigh, (image, model))
-
-
-def _sweep_and_weigh(image: Path, model: Model) -> float:
-    measure_sweep(image, model, is_fitted=False)
-    return peak_rss_mib()
 
 
 def best_of(rounds: int, sides: dict[str, Callable[[], Measured]]) -> dict[str, list[Measured]]:
@@ -160,6 +157,7 @@ def report(
         for name, of_side in runs.items()
     }
     result |= {f"{name}_threads": peer.threads for name, peer in peers.items()}
+    result |= {f"{name}_windows": runs[name][0].windows for name in peers}
     result |= {f"{name}_objects": of_side[0].objects for name, of_side in runs.items() if name != "bare"}
     result |= {
         "windows": ours.windows,

@@ -4,8 +4,10 @@ import os
 import resource
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from math import floor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from detection.imagery.reader import read_windows
-from detection.imagery.scene import open_scene
-from detection.imagery.windows import WindowShape, plan_windows
+from detection.imagery.scene import Scene, open_scene
+from detection.imagery.windows import WindowPlan, WindowShape, plan_windows
 from detection.models import Model
 from detection.sweep import SweepOptions, sweep
 
@@ -37,8 +39,24 @@ def measure_sweep(image: Path, model: Model, *, is_fitted: bool) -> Measured:
     return Measured(seconds=seconds, windows=result.windows, objects=len(result.observations))
 
 
-def windows_in_memory(image: Path, model: Model) -> NDArray[np.float32]:
-    """(n, 3, side, side) float32, the windows of the fitted plan as the network takes them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NativeShape:
+    """A window in pixels of the image, and the side at which the network takes it."""
+
+    native_px: int
+    margin_px: int
+    window_px: int
+
+
+def window_shape(image: Path, model: Model) -> NativeShape:
+    """What a slice must be to show what our windows show."""
+    _, plan = _fitted_plan(image, model)
+    native, asked = plan.native_px[0], model.card.input
+    margin = floor(asked.margin_px * native / asked.window_px)
+    return NativeShape(native_px=native, margin_px=margin, window_px=asked.window_px)
+
+
+def _fitted_plan(image: Path, model: Model) -> tuple[Scene, WindowPlan]:
     scene = open_scene(image)
     asked = model.card.input
     shape = WindowShape(
@@ -46,11 +64,16 @@ def windows_in_memory(image: Path, model: Model) -> NDArray[np.float32]:
         margin_px=asked.margin_px,
         ground_resolution_m=asked.ground_resolution_m,
     )
-    plan = plan_windows(scene, shape, is_fitted=True)
+    return scene, plan_windows(scene, shape, is_fitted=True)
+
+
+def windows_in_memory(image: Path, model: Model) -> NDArray[np.float32]:
+    """(n, 3, side, side) float32, the windows of the fitted plan as the network takes them."""
+    scene, plan = _fitted_plan(image, model)
     parts = []
     for block in plan.blocks:
         seen = [plan.windows[index].seen for index in block]
-        parts.append(read_windows(scene, (), seen, asked.window_px)[0])
+        parts.append(read_windows(scene, (), seen, model.card.input.window_px)[0])
     return np.concatenate(parts).astype(np.float32) / np.float32(255)
 
 
@@ -84,6 +107,12 @@ class BareInference:
         session.run(None, {session.get_inputs()[0].name: self._windows[index : index + 1]})
 
 
-def peak_rss_mib() -> float:
-    """Most memory that this process ever held, MiB."""
+def rss_of_sweep(image: Path, model: Model) -> float:
+    """Most memory, in MiB, that one sweep holds in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_sweep_and_weigh, image, model).result()
+
+
+def _sweep_and_weigh(image: Path, model: Model) -> float:
+    measure_sweep(image, model, is_fitted=False)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

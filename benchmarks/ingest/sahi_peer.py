@@ -1,6 +1,6 @@
 """SAHI with ultralytics and torch, run in the peers' environment; speaks lines of JSON with the benchmark.
 
-Usage: sahi_peer.py WEIGHTS IMAGE WINDOW_PX MARGIN_PX SCORE THREADS
+Usage: sahi_peer.py WEIGHTS IMAGE SLICE_PX MARGIN_PX NETWORK_PX SCORE THREADS
 
 WEIGHTS is a ``.pt``, or one of our ONNX exports, whose weights are put back into the network they came from. THREADS
 is a number, or ``default`` for what ultralytics sets. Says one line when it is ready (warm), then measures one
@@ -18,6 +18,8 @@ os.environ["YOLO_AUTOINSTALL"] = "0"
 import torch
 from sahi import AutoDetectionModel
 from sahi.predict import get_sliced_prediction
+from sahi.slicing import get_slice_bboxes
+from sahi.utils.cv import read_image_as_pil
 from ultralytics import YOLO
 
 _SCALES = {16: "n", 32: "s", 64: "m", 96: "x"}  # channels of the first convolution
@@ -45,6 +47,7 @@ def from_onnx(path):
     network = DetectionModel(f"yolo26{scale}.yaml", nc=len(names), verbose=False)
     network.end2end = False  # the head that was exported, merged by ultralytics' NMS
     network = network.eval().fuse(verbose=False)
+    reshape(network, weights)
     state = network.state_dict()
     known = {name: value for name, value in weights.items() if name.startswith("model.") and name in state}
     unknown = [name for name in state if name not in known and not name.endswith("num_batches_tracked")]
@@ -56,15 +59,35 @@ def from_onnx(path):
     return yolo
 
 
+def reshape(network, weights):
+    """Gives convolutions the export's shapes: a head kept from training with more classes is wider inside."""
+    for name, old in list(network.named_modules()):
+        weight = weights.get(f"{name}.weight")
+        if not isinstance(old, torch.nn.Conv2d) or weight is None or weight.shape == tuple(old.weight.shape):
+            continue
+        groups = weight.shape[0] if old.groups > 1 else 1
+        new = torch.nn.Conv2d(
+            weight.shape[1] * groups,
+            weight.shape[0],
+            old.kernel_size,
+            old.stride,
+            old.padding,
+            groups=groups,
+            bias=old.bias is not None,
+        )
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, new)
+
+
 def main():
-    weights, image, window, margin, score, threads = sys.argv[1:]
+    weights, image, window, margin, network_px, score, threads = sys.argv[1:]
     window, margin = int(window), int(margin)
     model = AutoDetectionModel.from_pretrained(
         model_type="ultralytics",
         model=load(weights),
         confidence_threshold=float(score),
         device="cpu",
-        image_size=window,
+        image_size=int(network_px),
     )
 
     def predict(picture):
@@ -85,18 +108,17 @@ def main():
     if threads != "default":
         torch.set_num_threads(int(threads))
     predict(np.zeros((window, window, 3), np.uint8))
-    print(json.dumps({"threads": torch.get_num_threads()}), flush=True)
+    overlap = 2 * margin / window
+    height, width = read_image_as_pil(image).size[::-1]
+    slices = get_slice_bboxes(
+        height, width, window, window, overlap_height_ratio=overlap, overlap_width_ratio=overlap
+    )
+    print(json.dumps({"threads": torch.get_num_threads(), "windows": len(slices)}), flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
         found = predict(image)
         seconds = time.perf_counter() - started
-        slices = found.durations_in_seconds
-        print(
-            json.dumps(
-                {"seconds": seconds, "objects": len(found.object_prediction_list), "durations": slices}
-            ),
-            flush=True,
-        )
+        print(json.dumps({"seconds": seconds, "objects": len(found.object_prediction_list)}), flush=True)
 
 
 main()
