@@ -123,7 +123,7 @@ def test_r15_attribution_names_each_source_and_licence(service: Service) -> None
         {"source": "test drone", "attribution": "Test <b>Fliers</b>", "licence": "CC BY 4.0", "scenes": 1}
     ]
     page = service.get("/cities/town", accept="text/html").text
-    assert "Test &lt;b&gt;Fliers&lt;/b&gt; (CC BY 4.0)" in page
+    assert "Test &lt;b&gt;Fliers&lt;/b&gt;, licence: CC BY 4.0" in page
 
 
 def test_source_is_the_running_program_as_an_archive(service: Service) -> None:

@@ -4,6 +4,10 @@ import { showDetails } from "./details.mjs";
 
 const MOST = 10000;
 const MOST_LABELS = 40;
+// An area narrower than this on the screen gets no label.
+const LEAST_WIDTH_PX = 34;
+// Areas narrower than this share of the city are specks on a map of all of it: it starts at the fullest one.
+const SPECK_SHARE = 0.05;
 const element = (id) => document.getElementById(id);
 const frame = element("inventory");
 const { root, today } = frame.dataset;
@@ -134,7 +138,7 @@ async function drawPlaces(rows) {
   const areas = state.areas.filter((each) => !level || each.properties.level === level);
   show(state.map, "areas", { type: "FeatureCollection", features: areas });
   show(state.map, "surveyed", await fetched(`${root}/collections/surveys/items`, { datetime: `../${asOf}`, limit: 2000, ...(kind && { class: kind }) }));
-  state.labels.forEach((marker) => marker.remove());
+  state.labels.forEach(({ marker }) => marker.remove());
   state.labels = [];
   if (!level || areas.length > MOST_LABELS) return;
   const { boundsOf } = await import("./map.mjs");
@@ -142,8 +146,35 @@ async function drawPlaces(rows) {
     const row = rows.find((each) => each.area === area.properties.code);
     const count = !row || row.count === null ? "not surveyed" : number.format(row.count);
     const bounds = boundsOf(area.geometry);
-    state.labels.push(label(state.map, bounds.getCenter(), `${area.properties.name}: ${count}`));
+    const full = `${area.properties.name}: ${count}`;
+    const marker = label(state.map, bounds.getCenter(), full);
+    const brief = row && row.count !== null ? count : "";
+    state.labels.push({ marker, bounds, full, brief, fullWidth: marker.getElement().offsetWidth });
   }
+  sortLabels();
+}
+
+function sortLabels() {
+  for (const { marker, bounds, full, brief, fullWidth } of state.labels) {
+    const width = state.map.project(bounds.getNorthEast()).x - state.map.project(bounds.getSouthWest()).x;
+    const text = width < fullWidth ? brief : full;
+    marker.getElement().textContent = text;
+    marker.getElement().hidden = !text || width < LEAST_WIDTH_PX;
+  }
+}
+
+async function findStart() {
+  const { boundsOf } = await import("./map.mjs");
+  const areas = state.areas.filter((each) => each.properties.level_rank === 0);
+  const width = (bounds) => bounds.getEast() - bounds.getWest();
+  const widest = Math.max(0, ...areas.map((each) => width(boundsOf(each.geometry))));
+  if (!areas.length || widest > SPECK_SHARE * (box[2] - box[0])) return;
+  const { asOf, kind } = chosen();
+  const level = areas[0].properties.level;
+  const { counts } = await fetched(`${root}/counts`, { as_of: asOf, level, ...(kind && { class: kind }) });
+  const count = (area) => counts.find((row) => row.area === area.properties.code)?.count ?? 0;
+  const fullest = areas.reduce((one, other) => (count(other) > count(one) ? other : one));
+  state.map.fitBounds(boundsOf(fullest.geometry), { padding: 40, animate: false });
 }
 
 async function drawFeatures() {
@@ -203,6 +234,8 @@ async function start() {
   const map = drawing.makeMap(element("map"), box);
   await drawing.ready(map);
   state.map = map;
+  map.on("zoom", sortLabels);
+  await guarded(findStart());
   drawing.onClick(map, (id) => {
     const [feature, address] = state.shown.get(id) ?? [];
     if (feature) showDetails(element("details"), feature, address);
