@@ -10,9 +10,8 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas
 import numpy as np
 import pyogrio
 import pyogrio.errors
@@ -26,6 +25,9 @@ from shapely.geometry.base import BaseGeometry
 from inventory.domain.datum import Datum, gcj02_to_wgs84, ground_area_m2
 from inventory.domain.levels import DrawnArea, canonical, union_of
 from inventory.errors import BoundariesUnusable
+
+if TYPE_CHECKING:
+    import geopandas
 
 # What fields are called in the files that cities have, the likeliest first; compared without case.
 _CODE_FIELDS = (
@@ -166,7 +168,10 @@ def read_boundary(path: Path, datum: Datum | None = None) -> DrawnBoundary:
 # --- opening -----------------------------------------------------------------------------------------------
 
 
-def _read(path: Path, layer: str | None) -> tuple[geopandas.GeoDataFrame, list[str]]:
+def _read(path: Path, layer: str | None) -> "tuple[geopandas.GeoDataFrame, list[str]]":
+    # Here, not above: pandas takes half a second to load, which most commands need not wait for.
+    import geopandas
+
     _require_format(path)
     notes: list[str] = []
     encoding = _encoding(path)
@@ -277,7 +282,7 @@ def _encoding(path: Path) -> str | None:
 # --- fields ------------------------------------------------------------------------------------------------
 
 
-def _columns(frame: geopandas.GeoDataFrame, file: AreaFile) -> dict[str, str | None]:
+def _columns(frame: "geopandas.GeoDataFrame", file: AreaFile) -> dict[str, str | None]:
     fields = [str(column) for column in frame.columns if column != frame.geometry.name]
     asked = file.fields
     found = {
@@ -371,7 +376,7 @@ _Geometries = NDArray[np.object_]
 
 
 def _on_earth(
-    geometry: geopandas.GeoSeries, datum: Datum | None, path: Path
+    geometry: "geopandas.GeoSeries", datum: Datum | None, path: Path
 ) -> tuple[_Geometries, list[str]]:
     """The geometries in EPSG:4326 as WGS 84 means it."""
     if geometry.crs is None:

@@ -237,9 +237,8 @@ def _error(cards: list[CardOfClass]) -> CountError | None:
 def _basis(cards: list[CardOfClass]) -> str:
     if not cards:
         return "decisions"
-    return ", ".join(
-        f"{'card' if card.error else 'unvalidated'}:{card.name}@{card.version}" for card in cards
-    )
+    said = (f"{'card' if card.error else 'unvalidated'}:{card.name}@{card.version}" for card in cards)
+    return ", ".join(dict.fromkeys(said))
 
 
 def _listing(names: Iterable[str]) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import geopandas
 import numpy as np
 import orjson
 import pyarrow
@@ -233,6 +232,9 @@ def _write_csv(batches: Iterable[list[AssetRow]], levels: list[str], file: Path)
 
 
 def _write_gpkg(batches: Iterable[list[AssetRow]], levels: list[str], file: Path) -> int:
+    # Here, not above: pandas takes half a second to load, which most commands need not wait for.
+    import geopandas
+
     written = 0
     for rows in _at_least_one(batches):
         frame = _table(rows, levels).to_pandas()

@@ -325,11 +325,12 @@ class _Models:
         chosen: dict[str, Model] = {}
         candidates: list[Model] = []
         for names in self._in_force.values():
-            models = [self._registry.get(name) for name in dict.fromkeys(names)]
-            candidates += models
-            fitting = [m for m in models if m.card.sees(scene.kind, scene.ground_resolution_m)]
-            if fitting:
-                chosen.setdefault(fitting[0].card.name, fitting[0])
+            for name in dict.fromkeys(names):
+                model = self._registry.get(name)
+                candidates.append(model)
+                if model.card.sees(scene.kind, scene.ground_resolution_m):
+                    chosen.setdefault(model.card.name, model)
+                    break
         if not chosen:
             if candidates:
                 check_resolution(scene, candidates[0].card)

@@ -11,13 +11,13 @@ from datetime import date, datetime
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
 import shapely
 from pyproj import Geod
 from shapely import MultiPolygon
-from timezonefinder import TimezoneFinder
 
 from detection.errors import CallerError, Conflict, UnknownName
 from detection.taxonomy import Taxonomy, shipped_taxonomy
@@ -38,6 +38,9 @@ from inventory.domain.revision import Revision, revise, same_ground
 from inventory.errors import BoundariesUnusable
 from inventory.store import cities, coverage, evidence, states
 from inventory.store.database import Connection, Database, Patience
+
+if TYPE_CHECKING:
+    from timezonefinder import TimezoneFinder
 
 DEFAULT_CLASSES = ("tree",)
 
@@ -287,7 +290,10 @@ def time_zone_of(ground: MultiPolygon) -> str:
 
 
 @cache
-def _time_zones() -> TimezoneFinder:
+def _time_zones() -> "TimezoneFinder":
+    # Here, not above: it loads the boundaries of all time zones.
+    from timezonefinder import TimezoneFinder
+
     return TimezoneFinder()
 
 

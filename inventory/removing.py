@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import geopandas
-import pandas
 import pyogrio
+import pyogrio.errors
 import shapely
 
 from detection.errors import CallerError, Conflict
@@ -81,6 +80,9 @@ def remove_city(database: Database, code: str, *, export_to: Path, home: Path) -
 
 
 def _save_city(city: City, file: Path) -> None:
+    # Here, not above: pandas takes half a second to load, which most commands need not wait for.
+    import geopandas
+
     values = {
         "code": city.code,
         "name": city.name,
@@ -92,6 +94,9 @@ def _save_city(city: City, file: Path) -> None:
 
 
 def _save(batches: Iterable[removal.Rows], file: Path, layer: str) -> int:
+    import geopandas
+    import pandas
+
     written = 0
     for rows in batches:
         table = pandas.DataFrame(rows.columns)

@@ -112,7 +112,6 @@ def show_outcomes(outcomes: list[Ingested], *, as_json: bool) -> None:
         (
             Path(outcome.file).name,
             outcome.status.value.replace("_", " "),
-            outcome.scene,
             outcome.survey,
             outcome.windows,
             outcome.observations,
@@ -125,7 +124,7 @@ def show_outcomes(outcomes: list[Ingested], *, as_json: bool) -> None:
         if outcome.status is not Status.REFUSED
     ]
     if rows:
-        names = ("file", "status", "scene", "survey", "windows", "seen", "new", "matched", "missed", "s")
+        names = ("file", "status", "survey", "windows", "seen", "new", "matched", "missed", "s")
         output.print_table("", names, rows)
     for outcome in outcomes:
         if outcome.shift_m is not None:

@@ -13,7 +13,6 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio import features
-from scipy import ndimage
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
@@ -149,6 +148,9 @@ def find_border(extreme_cells: Mask, *, is_white: bool) -> Mask:
     Args:
         extreme_cells: cells whose pixels are all exactly black (white).
     """
+    # Here, not above: only scenes with black or white cells need it, and it loads slowly.
+    from scipy import ndimage
+
     labels, _ = ndimage.label(extreme_cells)
     if is_white:
         seeds = labels[[0, 0, -1, -1], [0, -1, 0, -1]]

@@ -25,6 +25,8 @@ from inventory.store.copy import copy_rows, instants, next_job, numbers
 from inventory.store.schema import asset, asset_state, staging_membership, staging_state
 
 _COMPACT_ABOVE_DELTAS = 5_000
+_ANALYZE_FROM_STATES = 500
+"""Changes of fewer states leave the planner's statistics good enough; autovacuum sees to the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,8 @@ def replace_states(
         cause,
     )
     _compact_deltas(connection, city)
+    if len(removed) + int((~kept).sum()) >= _ANALYZE_FROM_STATES:
+        connection.execute(select(func.urban_inventory.city_analyze(city.id)))
 
 
 def refresh_areas(connection: Connection, city_id: int) -> None:
