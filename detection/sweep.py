@@ -275,8 +275,8 @@ def read_block(task: BlockTask) -> _Pixels:
 
 def detect_block(task: BlockTask, pixels: _Pixels) -> Candidates:
     """Runs the network over the windows of a block."""
-    detector = _detector(task)
-    answers = detector.detect(np.moveaxis(pixels.windows, 1, -1))
+    with _detectors.lent(task) as detector:
+        answers = detector.detect(np.moveaxis(pixels.windows, 1, -1))
     return ownership.joined(
         [
             _candidates(task, window, boxes, pixels)
@@ -290,19 +290,37 @@ def survey_block(task: BlockTask) -> Candidates:
     return detect_block(task, read_block(task))
 
 
-_detectors = threading.local()
+class _Detectors:
+    """The idle detectors of this process: as many as ever worked at once, for the model used last.
 
+    Making a session costs as much as several windows, so it outlives the sweep and the thread that made it.
+    """
 
-def _detector(task: BlockTask) -> Detector:
-    """The calling thread's detector: one session a worker, made once."""
-    key = (task.model.card.sha256, str(task.model.path), task.threshold_override, task.model.card)
-    if getattr(_detectors, "key", None) != key:
-        _detectors.detector = build_detector(
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._key: object = None
+        self._idle: list[Detector] = []
+
+    @contextmanager
+    def lent(self, task: BlockTask) -> Iterator[Detector]:
+        """One for the time of a block; two blocks never share one."""
+        key = (task.model.card, str(task.model.path), task.threshold_override)
+        detector = self._take(key) or build_detector(
             task.model, threshold_override=task.threshold_override, is_trusted=task.is_trusted
         )
-        _detectors.key = key
-    detector: Detector = _detectors.detector
-    return detector
+        yield detector
+        with self._lock:
+            if self._key == key:
+                self._idle.append(detector)
+
+    def _take(self, key: object) -> Detector | None:
+        with self._lock:
+            if self._key != key:
+                self._key, self._idle = key, []
+            return self._idle.pop() if self._idle else None
+
+
+_detectors = _Detectors()
 
 
 def _candidates(task: BlockTask, window: Window, boxes: Boxes, pixels: _Pixels) -> Candidates:
