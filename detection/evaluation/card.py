@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from detection.errors import ModelError
 from detection.evaluation.measures import (
     Figures,
     Ground,
@@ -103,8 +104,19 @@ def with_evaluation(
 
 
 def write_card(card: ModelCard, path: Path) -> None:
-    """Writes a card so that ``read_card`` gives it back."""
-    path.write_text(card_as_toml(card), encoding="utf-8")
+    """Writes a card so that ``read_card`` gives it back.
+
+    Raises:
+        ModelError: the folder cannot be written to, as where a model came with an installed package.
+    """
+    try:
+        path.write_text(card_as_toml(card), encoding="utf-8")
+    except OSError as error:
+        raise ModelError(
+            f"the card cannot be written: {error.strerror}",
+            where=str(path),
+            do="Copy the model's folder to a place of your own and name that.",
+        ) from error
 
 
 def card_as_toml(card: ModelCard) -> str:

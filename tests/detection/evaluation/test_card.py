@@ -3,9 +3,11 @@
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detection.errors import ModelError
 from detection.evaluation.card import card_as_toml, with_evaluation, write_card
 from detection.models import (
     CardEvaluation,
@@ -83,3 +85,8 @@ def test_tables_follow_plain_values() -> None:
 def test_a_new_measurement_replaces_the_one_on_the_same_data() -> None:
     card = with_evaluation(_card(), _entry("a", 0.75), {"tree": EVIDENCE})
     assert [(entry.data, entry.ap50) for entry in card.evaluation] == [("b", 0.6), ("a", 0.75)]
+
+
+def test_a_card_that_cannot_be_written_names_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="Copy the model's folder"):
+        write_card(_card(), tmp_path / "no such folder" / "card.toml")
