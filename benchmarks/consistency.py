@@ -73,7 +73,9 @@ def count(
     scenes: Sequence[Scene], model: Model, options: SweepOptions | None = None, *, alone: bool = False
 ) -> int:
     """Things that one campaign of these scenes sees."""
-    results = [sweep([scene], model, options)[0] for scene in scenes] if alone else sweep(scenes, model, options)
+    results = (
+        [sweep([scene], model, options)[0] for scene in scenes] if alone else sweep(scenes, model, options)
+    )
     centre = shapely.centroid(results[0].surveyed)
     metric = 32600 + int((shapely.get_x(centre) + 180) // 6 + 1) + (100 if shapely.get_y(centre) < 0 else 0)
     to_metric = Transformer.from_crs(4326, metric, always_xy=True)
