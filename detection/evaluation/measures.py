@@ -340,7 +340,9 @@ def _score_calibration(
     )
 
 
-def count_calibrated_threshold(domains: Sequence[Sequence[Ground]], class_index: int) -> float:
+def count_calibrated_threshold(
+    domains: Sequence[Sequence[Ground]], class_index: int, *, aim: float = 1.0
+) -> float:
     """The score at which as many objects of a class are found as are there.
 
     The look's number of hits is then an unbiased count (R8): misses and false alarms balance. With
@@ -350,6 +352,7 @@ def count_calibrated_threshold(domains: Sequence[Sequence[Ground]], class_index:
 
     Args:
         domains: validation grounds, grouped by kind of ground; those without an object are left out.
+        aim: how many detections for an object; above 1 where production loses some of them.
     """
     scores, weights = [], []
     for grounds in domains:
@@ -358,7 +361,7 @@ def count_calibrated_threshold(domains: Sequence[Sequence[Ground]], class_index:
             found = ground.scores[ground.detected_class == class_index].astype(np.float64)
             scores.append(found)
             weights.append(np.full(len(found), 1 / true))
-    wanted = sum(_has_objects(grounds, class_index) for grounds in domains)
+    wanted = aim * sum(_has_objects(grounds, class_index) for grounds in domains)
     score = np.concatenate(scores or [np.empty(0)])
     if not len(score):
         return NO_EVIDENCE_THRESHOLD

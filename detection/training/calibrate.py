@@ -42,26 +42,31 @@ class ValidationGround:
 
     Attributes:
         ground: down to a low score.
-        second: the same ground in another light.
+        second: the same ground in another light, where it was looked at twice.
     """
 
     source: str
     calibrates: bool
     is_home: bool
     ground: Ground
-    second: Ground
+    second: Ground | None
     pixels: NDArray[np.uint8]
 
 
-def look_at_validation(recipe: Recipe, data_folder: Path, look: Look) -> list[ValidationGround]:
+def look_at_validation(
+    recipe: Recipe, data_folder: Path, look: Look, *, twice: bool = False
+) -> list[ValidationGround]:
     """Runs the model over all pictures whose role is to validate.
+
+    Args:
+        twice: once more in another light, for ``persistent_share``.
 
     Raises:
         LabelsUnusable: the recipe has none, or they cannot be read.
     """
     random = np.random.default_rng(recipe.schedule.seed)
     result = [
-        _look_at(source, picture, look, random)
+        _look_at(source, picture, look, random if twice else None)
         for source in recipe.of_role("validate")
         for picture in read_source(source, data_folder, recipe.classes)
     ]
@@ -73,14 +78,44 @@ def look_at_validation(recipe: Recipe, data_folder: Path, look: Look) -> list[Va
     return result
 
 
-def calibrated_thresholds(recipe: Recipe, validation: Sequence[ValidationGround]) -> NDArray[np.float64]:
-    """(classes,) thresholds at which the calibrating sources' counts come out right on average."""
-    calibrating = [item for item in validation if item.calibrates]
-    domains = [
-        [item.ground for item in calibrating if item.source == source]
-        for source in dict.fromkeys(item.source for item in calibrating)
-    ]
-    return np.array([count_calibrated_threshold(domains, index) for index in range(len(recipe.classes))])
+def calibrated_thresholds(
+    recipe: Recipe, validation: Sequence[ValidationGround], aim: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """(classes,) thresholds at which the calibrating sources' counts come out right on average.
+
+    Args:
+        aim: (classes,) detections wanted for an object, 1 by default.
+    """
+    grounds = list(_domains(validation).values())
+    aims = np.ones(len(recipe.classes)) if aim is None else aim
+    return np.array(
+        [
+            count_calibrated_threshold(grounds, index, aim=float(aims[index]))
+            for index in range(len(recipe.classes))
+        ]
+    )
+
+
+def counted_share(recipe: Recipe, validation: Sequence[ValidationGround]) -> NDArray[np.float64]:
+    """(classes,) detections for an object, averaged over the calibrating sources; 1 where none is."""
+    shares = []
+    for index in range(len(recipe.classes)):
+        ratios = []
+        for grounds in _domains(validation).values():
+            true = sum(int((ground.truth_class == index).sum()) for ground in grounds)
+            found = sum(int((ground.detected_class == index).sum()) for ground in grounds)
+            ratios += [found / true] if true else []
+        shares.append(float(np.mean(ratios)) if ratios else 1.0)
+    return np.array(shares)
+
+
+def _domains(validation: Sequence[ValidationGround]) -> dict[str, list[Ground]]:
+    """Grounds of the calibrating sources, by source."""
+    domains: dict[str, list[Ground]] = {}
+    for item in validation:
+        if item.calibrates:
+            domains.setdefault(item.source, []).append(item.ground)
+    return domains
 
 
 def blocks_of_several_sizes(validation: Sequence[ValidationGround]) -> list[Ground]:
@@ -102,6 +137,8 @@ def persistent_share(validation: Sequence[ValidationGround], thresholds: NDArray
     """
     errors = repeated = 0
     for item in validation:
+        if item.second is None:
+            continue
         first = match_ground(item.ground, thresholds)
         second = match_ground(item.second, thresholds)
         missed = np.setdiff1d(np.arange(len(first.ground.truth_px)), first.truth)
@@ -115,7 +152,7 @@ def persistent_share(validation: Sequence[ValidationGround], thresholds: NDArray
 
 
 def _look_at(
-    source: Source, picture: LabelledPicture, look: Look, random: np.random.Generator
+    source: Source, picture: LabelledPicture, look: Look, random: np.random.Generator | None
 ) -> ValidationGround:
     with Image.open(picture.path) as image:
         frame = _frame(source, image.size)
@@ -143,13 +180,15 @@ def _look_at(
             area_km2=area_m2 * source.ground_resolution_m**2 / 1e6,
         )
 
-    changed = np.asarray(vary_appearance(crop, random, SECOND_LOOK))
+    second = None
+    if random is not None:
+        second = ground(np.asarray(vary_appearance(crop, random, SECOND_LOOK)))
     return ValidationGround(
         source=source.name,
         calibrates=source.calibrates,
         is_home=source.is_home,
         ground=ground(pixels),
-        second=ground(changed),
+        second=second,
         pixels=pixels,
     )
 

@@ -3,9 +3,11 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detection.errors import ModelError
 from detection.evaluation.card import (
@@ -15,7 +17,7 @@ from detection.evaluation.card import (
     write_card,
 )
 from detection.evaluation.evaluate import cut_into_blocks
-from detection.evaluation.look import look_with
+from detection.evaluation.look import look_with, production_look_with, weak_look_with
 from detection.evaluation.measures import measure
 from detection.models import (
     CardInput,
@@ -29,6 +31,7 @@ from detection.training.calibrate import (
     ValidationGround,
     blocks_of_several_sizes,
     calibrated_thresholds,
+    counted_share,
     look_at_validation,
     persistent_share,
 )
@@ -84,12 +87,30 @@ def finish(
     card = _card(recipe, sha256, windows)
     write_card(card, out / "card.toml")
     say("choosing the threshold on validation data")
-    model = load_model(out / "card.toml")
-    validation = look_at_validation(recipe, data_folder, look_with(model))
-    card = _judged(recipe, card, validation)
+    card = judge(recipe, load_model(out / "card.toml"), data_folder)
     describe(network, recipe, float(card.threshold[recipe.classes[0]]))
     write_card(card.model_copy(update={"sha256": sha256_of(network)}), out / "card.toml")
     return load_model(out / "card.toml")
+
+
+def judge(recipe: Recipe, model: Model, data_folder: Path) -> ModelCard:
+    """The model's card with thresholds and evidence from the recipe's validation sources.
+
+    The threshold is chosen on detections down to a low score, then corrected once for what the
+    production sweep loses at it: an object that its owning window sees too weakly.
+    """
+    weak = look_at_validation(recipe, data_folder, weak_look_with(model))
+    first = _with_thresholds(recipe, model, calibrated_thresholds(recipe, weak))
+    counted = look_at_validation(recipe, data_folder, production_look_with(first))
+    aim = 1 / np.maximum(counted_share(recipe, counted), 0.5)
+    chosen = _with_thresholds(recipe, model, calibrated_thresholds(recipe, weak, aim))
+    validation = look_at_validation(recipe, data_folder, look_with(chosen), twice=True)
+    return _judged(recipe, chosen.card, validation)
+
+
+def _with_thresholds(recipe: Recipe, model: Model, thresholds: NDArray[np.float64]) -> Model:
+    values = dict(zip(recipe.classes, np.round(thresholds, 4).tolist(), strict=True))
+    return replace(model, card=model.card.model_copy(update={"threshold": values}))
 
 
 def _check_same_recipe(recipe: Recipe, said: Path, *, resume: bool) -> None:
@@ -137,8 +158,8 @@ def _card(recipe: Recipe, sha256: str, windows: WindowSet) -> ModelCard:
 
 
 def _judged(recipe: Recipe, card: ModelCard, validation: list[ValidationGround]) -> ModelCard:
-    """The card with threshold, evidence and the figures of each validation source."""
-    thresholds = np.round(calibrated_thresholds(recipe, validation), 4)
+    """The card with evidence and the figures of each validation source."""
+    thresholds = np.array([card.threshold[name] for name in recipe.classes])
     judging = [item.ground for item in validation if item.is_home]
     share = persistent_share(validation, thresholds)
     blocks = blocks_of_several_sizes(validation)
@@ -168,7 +189,6 @@ def _judged(recipe: Recipe, card: ModelCard, validation: list[ValidationGround])
         entries.append(evaluation_entry(source, split, measure(grounds, thresholds, blocks=parts)))
     return card.model_copy(
         update={
-            "threshold": dict(zip(recipe.classes, thresholds.tolist(), strict=True)),
             "evidence": evidence,
             "evaluation": tuple(entries),
         }
