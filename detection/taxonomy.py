@@ -82,9 +82,7 @@ class Taxonomy(BaseModel):
 def read_taxonomy(path: Path) -> Taxonomy:
     """Reads a taxonomy file; its tables are the classes."""
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    return Taxonomy(
-        classes={name: AssetClass(name=name, **table) for name, table in tables.items()}
-    )
+    return Taxonomy(classes={name: AssetClass(name=name, **table) for name, table in tables.items()})
 
 
 @cache
