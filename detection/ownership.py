@@ -98,7 +98,7 @@ def _one_per_object(
     windows: Sequence[Window],
     cores: NDArray[np.int64],
 ) -> Candidates:
-    """The boxes that stand for their objects: joined where windows cut them, as sure as the surest."""
+    """The boxes that stand for their objects: joined where windows cut them, as sure as their owners."""
     one, other = _same_object_pairs(candidates, windows)
     partners: dict[int, list[int]] = {}
     for a, b in zip(one.tolist(), other.tolist(), strict=True):
@@ -120,34 +120,40 @@ def _one_per_object(
             continue
         others = [index for index in partners[first] if index not in taken]
         taken.update(others)
-        if not _is_vouched_for(first, others, owned, candidates, cores):
+        score = _score_of(first, others, owned, candidates, cores)
+        if score is None:
             continue
         chosen.append(first)
-        scores[first] = candidates.scores[[first, *others]].max()
+        scores[first] = score
         if candidates.is_cut[first] and others:
             together = candidates.corners[[first, *others]]
             corners[first] = [*together[:, :2].min(axis=0), *together[:, 2:].max(axis=0)]
     return replace(candidates, corners=corners, scores=scores).taken(np.array(chosen, np.intp))
 
 
-def _is_vouched_for(
+def _score_of(
     first: int,
     others: list[int],
     owned: NDArray[np.bool_],
     candidates: Candidates,
     cores: NDArray[np.int64],
-) -> bool:
-    """Whether a window that owns the ground saw the object, be it with its centre outside its core.
+) -> np.float32 | None:
+    """How sure the owner of the ground is; None where no owner saw the object, who saw that ground best.
 
-    A box just outside its own core that the owner of that ground did not see at all is dropped: the owner saw
-    it best.
+    An object that each of two windows puts into the other's core is as sure as the less sure of them. So a sweep with
+    a low threshold, cut at a higher one afterwards, is the sweep with the higher one: thresholds are chosen that way.
     """
-    if owned[first] or owned[others].any():
-        return True
-    if not others:
-        return False
-    of_others = cores[candidates.window[others]]
-    return bool(_centre_inside(candidates.corners[[first] * len(others)], of_others).any())
+    seen = np.array([first, *others])
+    owners = seen[owned[seen]]
+    if owners.size:
+        surest: np.float32 = candidates.scores[owners].max()
+        return surest
+    cores_of_others = cores[candidates.window[others]]
+    vouching = _centre_inside(candidates.corners[[first] * len(others)], cores_of_others)
+    if not vouching.any():
+        return None
+    surest_other: np.float32 = candidates.scores[np.array(others)[vouching]].max()
+    return min(np.float32(candidates.scores[first]), surest_other)
 
 
 def _same_object_pairs(
