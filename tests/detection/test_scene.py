@@ -255,6 +255,7 @@ def test_black_inside_the_picture_is_no_border(tmp_path: Path) -> None:
 def test_a_dark_but_not_black_edge_is_no_border(tmp_path: Path) -> None:
     rgb = draw_ground(400, 300)
     rgb[:, :, :80] = np.random.default_rng(2).integers(0, 11, (3, 300, 80))
+    rgb[:, :, 330:] = 6
     assert open_scene(write_scene(tmp_path / "a.tif", rgb)).validity.share == 1
 
 
@@ -277,6 +278,37 @@ def test_the_black_border_of_a_real_ortho_is_not_surveyed(shared: Path) -> None:
     _, mask = read_all(scene)
     assert mask is not None
     assert 0.181 <= 1 - mask.mean() < 0.19  # 18.1 % pure black by its README, and JPEG's ring around it
+
+
+def test_the_ring_of_jpeg_around_a_border_is_border_too(tmp_path: Path) -> None:
+    rgb = draw_squares(
+        draw_ground(400, 304), [(x, y) for x in range(170, 390, 30) for y in range(4, 290, 30)]
+    )
+    columns, rows = np.meshgrid(np.arange(400), np.arange(304))
+    valid = columns + 0.4 * rows > 150
+    path = write_scene(
+        tmp_path / "a.tif",
+        np.where(valid, rgb, 0).astype(np.uint8),
+        compress="jpeg",
+        photometric="ycbcr",
+        jpeg_quality=60,
+    )
+    pixels, mask = read_all(open_scene(path))
+    assert mask is not None
+    ring = ~valid & (pixels.max(axis=0) > 0)
+    assert ring.sum() > 500
+    assert mask[ring & (pixels.max(axis=0) <= 12)].mean() < 0.02
+    assert mask[valid].mean() > 0.98
+
+
+def test_black_inside_stays_although_there_is_a_border(tmp_path: Path) -> None:
+    rgb = draw_ground(400, 300)
+    rgb[:, 100:200, 200:320] = 0
+    rgb[:, :, :80] = 0
+    _, mask = read_all(open_scene(write_scene(tmp_path / "a.tif", rgb)))
+    assert mask is not None
+    assert mask[:, 80:].all()
+    assert not mask[:, :80].any()
 
 
 def test_an_empty_raster_has_no_surveyed_ground(tmp_path: Path) -> None:
