@@ -72,17 +72,12 @@ def thresholds_of(model: Model, override: float | None) -> NDArray[np.float32]:
 
 
 def build_detector(
-    model: Model,
-    *,
-    threshold_override: float | None = None,
-    threshold_share: float = 1.0,
-    is_trusted: bool = False,
+    model: Model, *, threshold_override: float | None = None, is_trusted: bool = False
 ) -> Detector:
     """The detector for a model's file, by its suffix.
 
     Args:
         threshold_override: one lowest score for all classes instead of the card's (evaluation).
-        threshold_share: boxes are returned from this share of their class's threshold on.
         is_trusted: the caller vouches for a file that runs code when it is loaded (``.pt``).
 
     Raises:
@@ -90,7 +85,7 @@ def build_detector(
         ModelUntrusted: a ``.pt`` nobody vouches for.
         MissingExtra: the library for this file is not installed.
     """
-    thresholds = thresholds_of(model, threshold_override) * np.float32(threshold_share)
+    thresholds = thresholds_of(model, threshold_override)
     match model.path.suffix.lower():
         case ".onnx":
             from detection.onnx_detector import OnnxDetector

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from detection import ownership
-from detection.detector import Boxes, Detector, build_detector, thresholds_of
+from detection.detector import Boxes, Detector, build_detector
 from detection.imagery.georeference import centres_lon_lat, position_errors_m, sizes_m
 from detection.imagery.inspect import check_resolution
 from detection.imagery.kept import forget
@@ -45,11 +45,7 @@ from detection.ownership import Candidates
 _CUT_PX = 3.0
 #: Raise it when blocks come out different for the same scene, model and options: checkpoints and settings
 #: follow.
-_METHOD = 2
-#: Blocks keep boxes from this share of the threshold on; the threshold itself is applied once windows have agreed
-#: on their objects. Else what its owner sees just below the threshold, and the window beside it well above, is lost:
-#: 2 % of the crowns of an ortho, and another 2 % on another grid.
-_WATCHED_SHARE = 0.5
+_METHOD = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,8 +191,7 @@ def sweep(
             for block in one.plan.blocks:
                 parts.append(next(outcomes))
                 report(one, block)
-            thresholds = thresholds_of(model, options.threshold_override)
-            results.append(_result(one, parts, model, thresholds, time.monotonic() - started))
+            results.append(_result(one, parts, model, time.monotonic() - started))
     for scene in opened:
         forget(scene.content_hash)
     return results
@@ -311,10 +306,7 @@ class _Detectors:
         """One for the time of a block; two blocks never share one."""
         key = (task.model.card, str(task.model.path), task.threshold_override)
         detector = self._take(key) or build_detector(
-            task.model,
-            threshold_override=task.threshold_override,
-            threshold_share=_WATCHED_SHARE,
-            is_trusted=task.is_trusted,
+            task.model, threshold_override=task.threshold_override, is_trusted=task.is_trusted
         )
         yield detector
         with self._lock:
@@ -485,15 +477,8 @@ class _Reporter:
             self._progress(self._state)
 
 
-def _result(
-    one: _SceneSweep,
-    parts: Sequence[Candidates],
-    model: Model,
-    thresholds: NDArray[np.float32],
-    seconds: float,
-) -> SweepResult:
+def _result(one: _SceneSweep, parts: Sequence[Candidates], model: Model, seconds: float) -> SweepResult:
     owned = ownership.own(ownership.joined(parts), one.plan.windows, one.scene.size_px)
-    owned = owned.taken(owned.scores >= thresholds[owned.class_index])
     return SweepResult(
         observations=_observations(owned, one.scene, model),
         surveyed=one.scene.surveyed(),
