@@ -25,6 +25,8 @@ from inventory.store.copy import copy_rows, instants, next_job, numbers
 from inventory.store.schema import asset, asset_state, staging_membership, staging_state
 
 _COMPACT_ABOVE_DELTAS = 5_000
+_DEGREE_DIGITS = 7
+"""A centimetre: the digits of our GeoJSON."""
 _ANALYZE_FROM_STATES = 500
 """Changes of fewer states leave the planner's statistics good enough; autovacuum sees to the rest."""
 
@@ -272,7 +274,8 @@ def _add(
         len(digest),
     )
     to_lon_lat = Transformer.from_crs(city.metric_crs, 4326, always_xy=True)
-    lon_lat = np.column_stack(to_lon_lat.transform(columns["x"], columns["y"]))
+    # To the digits that are given out: who counts exported points gets our counts, on borders too.
+    lon_lat = np.round(np.column_stack(to_lon_lat.transform(columns["x"], columns["y"])), _DEGREE_DIGITS)
     _stage_states(connection, job, ids, columns, lon_lat, digest)
     parameters = {"city": city.id, "job": job}
     connection.execute(_INSERT_STATES, parameters)

@@ -269,6 +269,20 @@ def test_a_drawn_polygon_counts_what_it_holds_with_its_coverage(town: Town) -> N
     assert (beside.count, beside.coverage) == (None, None)
 
 
+def test_r12_a_drawn_polygon_is_closed_to_the_digits_that_are_given_out(town: Town) -> None:
+    town.ingest(town.picture("one", TREES), "2024-05-01")
+    query = text("SELECT ST_AsGeoJSON(geom, 7) FROM urban_inventory.listed_assets WHERE city = :city")
+    with town.database.transaction() as connection:
+        given = [shapely.from_geojson(point) for point in connection.execute(query, {"city": CODE}).scalars()]
+    # Every fifth tree is a corner of a polygon: there the last digit decides.
+    for corner in given[::5]:
+        for east, north in ((1e-4, 1e-7), (-1e-4, -1e-7), (1e-7, 1e-4)):
+            polygon = shapely.Polygon([(corner.x, corner.y), (corner.x + east, corner.y + north),
+                                       (corner.x + east / 2, corner.y + north / 2 + 1e-5)])  # fmt: skip
+            (row,) = town.counts(polygon=polygon)
+            assert row.count == int(shapely.intersects(polygon, given).sum())
+
+
 def test_several_files_of_one_date_are_one_mosaic_whose_seams_no_tree_notices(town: Town) -> None:
     trees = [(96, 60), (196, 150), (300, 190), (40, 40)]
     whole = town.picture("whole", trees)
