@@ -37,6 +37,7 @@ GDAL_OPTIONS: dict[str, Any] = {
 
 #: Rasters beyond this are refused before a pixel is read: 141,000 × 141,000, five days of inference.
 MAX_PIXELS = 20_000_000_000
+MAX_BANDS = 512
 
 _WORLD_FILE_SUFFIXES = {
     "GTiff": (".tfw", ".tifw", ".tiffw", ".wld"),
@@ -159,6 +160,12 @@ def _check(dataset: Any, path: Path, name: str) -> None:
             f"{dataset.width} × {dataset.height} pixels are more than {MAX_PIXELS:,}",
             where=str(path),
             do="Cut it into several files and give them together.",
+        )
+    if dataset.count > MAX_BANDS:
+        raise SceneUnreadable(
+            f"{dataset.count} bands are more than {MAX_BANDS}",
+            where=str(path),
+            do=f"Keep red, green and blue: gdal_translate -b 1 -b 2 -b 3 {path.name} rgb-{path.name}",
         )
     if dataset.count == 0:
         raise SceneUnreadable("the file holds no image band", where=str(path))

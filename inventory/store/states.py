@@ -403,5 +403,8 @@ def _compact_deltas(connection: Connection, city: City) -> None:
 
 def end_of_day(day: date, time_zone: str) -> datetime:
     """The last microsecond of a local day, in UTC: what “as of” a date means."""
+    if day == date.max:
+        # The calendar's last day has no midnight after it.
+        return datetime.max.replace(tzinfo=UTC)
     midnight = datetime.combine(day + timedelta(days=1), time.min, ZoneInfo(time_zone))
     return midnight.astimezone(UTC) - timedelta(microseconds=1)

@@ -360,6 +360,13 @@ def test_ra4_overviews_redirected_to_another_file_are_refused(tmp_path: Path) ->
         open_scene(path)
 
 
+def test_ra12_more_bands_than_any_camera_has_are_refused(tmp_path: Path) -> None:
+    # 60,000 bands of four pixels took minutes.
+    path = write_scene(tmp_path / "a.tif", np.zeros((513, 2, 2), np.uint8), tiled=False)
+    with pytest.raises(SceneUnreadable, match="513 bands"):
+        open_scene(path)
+
+
 def test_ra6_names_that_gdal_would_interpret_are_only_names(tmp_path: Path) -> None:
     for name in ("/vsicurl/http://127.0.0.1:9/x.tif", "GTIFF_DIR:1:a.tif", "https://127.0.0.1/x.tif"):
         with pytest.raises(SceneUnreadable, match="cannot be read"):

@@ -81,6 +81,11 @@ def test_r13_nothing_surveyed_is_unknown_and_nothing_found_is_zero(town: Town) -
     assert (city.count, city.coverage) == (0, pytest.approx(0.5, abs=1e-3))
 
 
+def test_a_count_is_given_as_of_the_first_and_the_last_day_of_the_calendar(town: Town) -> None:
+    town.ingest(town.picture("one", TREES), "2024-05-01")
+    assert [row.count for day in (date.min, date.max) for row in town.counts(as_of=day)] == [None, 60]
+
+
 def test_r2_the_same_file_again_changes_nothing(town: Town) -> None:
     file = town.picture("one", TREES)
     town.ingest(file, "2024-05-01")
