@@ -33,8 +33,8 @@ _EXAMPLE = {
             "basis": "card:trees-aerial@1",
             "coverage": 0.97,
             "as_of": "2026-11-22",
-            "oldest_look": "2025-03-01T03:12:00+00:00",
-            "newest_look": "2026-10-14T02:40:00+00:00",
+            "oldest_look": "2025-03-01",
+            "newest_look": "2026-10-14",
         }
     ]
 }

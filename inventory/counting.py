@@ -177,6 +177,9 @@ class _Counting:
         seen = shapely.union_all([metric(one) for one in surveyed])
         return min(float(shapely.area(shapely.intersection(ground, seen)) / shapely.area(ground)), 1.0)
 
+    def _local(self, instant: datetime) -> date:
+        return instant.astimezone(ZoneInfo(self._city.time_zone)).date()
+
     def _at(self, areas: list[int]) -> tuple[dict[tuple[int, str], Counted], dict[tuple[int, str], Covered]]:
         asked = (self._connection, self._city, areas, self._classes, self._as_of)
         return counts.counts_as_of(*asked), counts.coverage_as_of(*asked)
@@ -218,8 +221,8 @@ class _Counting:
             # Known by decisions alone: there are some, and none of the ground was surveyed.
             coverage=round(covered.share, 6) if covered else 0.0,
             as_of=self._day,
-            oldest_look=covered.oldest_look if covered else None,
-            newest_look=covered.newest_look if covered else None,
+            oldest_look=self._local(covered.oldest_look) if covered else None,
+            newest_look=self._local(covered.newest_look) if covered else None,
         )
 
 

@@ -68,7 +68,7 @@ def print_counts(rows: list[CountRow]) -> None:
                 row.count,
                 f"{row.low:,.0f} – {row.high:,.0f}" if row.low is not None and row.high is not None else "–",
                 f"{row.coverage:.0%}" if row.coverage is not None else NOT_SURVEYED,
-                row.newest_look.date().isoformat() if row.newest_look else "–",
+                row.newest_look.isoformat() if row.newest_look else "–",
             )
             for row in rows
         ],

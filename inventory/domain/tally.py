@@ -1,7 +1,7 @@
 """What a count says (R13): how many, how sure, of how much ground, on whose word."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from math import sqrt
 from typing import Any
 
@@ -19,7 +19,7 @@ class CountError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountRow:
-    """One count. ``count`` and ``coverage`` are None where nothing was surveyed, never 0."""
+    """One count. ``count`` and ``coverage`` are None where nothing was surveyed, never 0; looks are local dates."""
 
     area: str | None
     name: str | None
@@ -30,8 +30,8 @@ class CountRow:
     basis: str
     coverage: float | None
     as_of: date
-    oldest_look: datetime | None
-    newest_look: datetime | None
+    oldest_look: date | None
+    newest_look: date | None
 
     def as_json(self) -> dict[str, Any]:
         """The object of ``count --json`` and of the API."""
