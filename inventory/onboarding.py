@@ -291,10 +291,10 @@ def time_zone_of(ground: MultiPolygon) -> str:
 
 @cache
 def _time_zones() -> "TimezoneFinder":
-    # Here, not above: it loads the boundaries of all time zones.
+    # Here, not above: it loads the boundaries of all time zones; in memory, for it leaves its files open.
     from timezonefinder import TimezoneFinder
 
-    return TimezoneFinder()
+    return TimezoneFinder(in_memory=True)
 
 
 def _metric_crs_of(ground: MultiPolygon) -> str:
