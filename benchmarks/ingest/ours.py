@@ -1,7 +1,6 @@
 """Our side of the comparison, measured in this process: the whole sweep, and inference alone on its windows."""
 
 import os
-import resource
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -115,4 +114,7 @@ def rss_of_sweep(image: Path, model: Model) -> float:
 
 def _sweep_and_weigh(image: Path, model: Model) -> float:
     measure_sweep(image, model, is_fitted=False)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not ru_maxrss, which a new process inherits from the one that started it.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (kibibytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(kibibytes) / 1024
