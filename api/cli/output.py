@@ -17,6 +17,8 @@ from api.problems import problem
 from detection.errors import UrbanInventoryError
 
 results = Console(soft_wrap=True, highlight=False)
+# A file or a pipe has no edge to wrap at: one row, one line, so that ids and paths stay whole.
+_without_edge = Console(width=10_000, highlight=False)
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -58,7 +60,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    results.print(table)
+    (results if results.is_terminal else _without_edge).print(table)
 
 
 def _cell(value: object) -> str:
