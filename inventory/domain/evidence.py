@@ -163,11 +163,11 @@ def content_hashes(scene: str, boxes_px: NDArray[Any]) -> Hashes:
     """
     mixed = np.full(len(boxes_px), int(scene[:16], 16), dtype=np.uint64)
     for column in np.asarray(boxes_px, dtype=np.float32).reshape(-1, 4).T:
-        mixed = _mix(mixed ^ np.ascontiguousarray(column).view(np.uint32).astype(np.uint64))
+        mixed = mix(mixed ^ np.ascontiguousarray(column).view(np.uint32).astype(np.uint64))
     return mixed
 
 
-def _mix(values: Hashes) -> Hashes:
+def mix(values: Hashes) -> Hashes:
     """The finaliser of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Generators, 2014)."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

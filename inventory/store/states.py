@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 from sqlalchemy import Connection, func, select, text
 
-from inventory.domain.evidence import NEVER, to_micros
+from inventory.domain.evidence import NEVER, mix, to_micros
 from inventory.domain.fold import STATUSES, Folded
 from inventory.domain.places import AreaVersion, City, area_of_points, versions_by_level
 from inventory.store import cities
@@ -140,18 +140,12 @@ def _digests(folded: Folded, columns: dict[str, Any]) -> NDArray[np.int64]:
             bits = column.astype(np.float64).view(np.uint64)
         else:
             bits = column.astype(np.int64).view(np.uint64)
-        mixed = _mix(mixed ^ bits)
+        mixed = mix(mixed ^ bits)
     return mixed.view(np.int64)
 
 
 def _text_hash(value: str) -> int:
     return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "big")
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    return values ^ (values >> np.uint64(31))
 
 
 def _stored(

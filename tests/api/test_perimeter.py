@@ -122,7 +122,7 @@ def failing(tmp_path: Path, database: Database) -> FastAPI:
 
     @app.get("/fails")
     def fails() -> None:
-        raise RuntimeError("SELECT secret FROM /root/place")
+        raise RuntimeError("SELECT secret FROM /srv/place")
 
     @app.get("/busy")
     def busy() -> None:
