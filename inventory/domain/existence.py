@@ -11,7 +11,7 @@ CELL_LEAST_HITS = 100
 _CELL_LEVELS = 16
 _PLANTED_SHARE = 0.01
 """Share of new things between two looks, so that a first hit late in a long series is not held impossible."""
-_PROBABILITY_RANGE = (0.001, 0.999)
+PROBABILITY_RANGE = (0.001, 0.999)
 
 
 def first_hit_probability(reliability: Reliability, *, hits_per_m2: float, looks_before: Integers) -> Floats:
@@ -29,7 +29,7 @@ def first_hit_probability(reliability: Reliability, *, hits_per_m2: float, looks
     undetected = real_per_m2 * np.where(looks_before == 0, 1.0, left + _PLANTED_SHARE)
     expected = r * undetected
     return np.clip(
-        expected / np.maximum(expected + reliability.false_alarms_per_m2, 1e-15), *_PROBABILITY_RANGE
+        expected / np.maximum(expected + reliability.false_alarms_per_m2, 1e-15), *PROBABILITY_RANGE
     )
 
 
@@ -52,7 +52,7 @@ def updated_probability(
     false = np.minimum(s + (1 - s) * chance, 0.95 * real)
     likelihood_ratio = np.where(hit, real / false, (1 - real) / (1 - false))
     odds = probability / (1 - probability) * np.maximum(likelihood_ratio, 1e-6)
-    return np.clip(odds / (1 + odds), *_PROBABILITY_RANGE)
+    return np.clip(odds / (1 + odds), *PROBABILITY_RANGE)
 
 
 def listing_cells(x: Floats, y: Floats, hit: NDArray[np.bool_]) -> Integers:

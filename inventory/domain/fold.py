@@ -464,12 +464,12 @@ class _Folding:
         t["verified"][track], t["review"][track] = True, False
         t["status"][track], t["misses"][track], t["first_missed"][track] = PRESENT, 0, NEVER
         t["last_seen"][track] = decision.at
-        t["probability"][track] = existence._PROBABILITY_RANGE[1]
+        t["probability"][track] = existence.PROBABILITY_RANGE[1]
 
     def _reject(self, track: int, decision: Decision) -> None:
         t = self.t
         t["verified"][track], t["review"][track], t["status"][track] = False, False, REJECTED
-        t["probability"][track] = existence._PROBABILITY_RANGE[0]
+        t["probability"][track] = existence.PROBABILITY_RANGE[0]
 
     def _move(self, track: int, decision: Decision) -> None:
         t = self.t

@@ -58,7 +58,7 @@ def replace_states(
     _add(
         connection,
         city,
-        {name: _rows(column, ~kept) for name, column in columns.items()},
+        {name: column[~kept] for name, column in columns.items()},
         digest[~kept],
         cause,
     )
@@ -164,10 +164,6 @@ def _stored(
         "id": np.array([row.id for row in rows], np.int64),
         "digest": np.array([row.digest for row in rows], np.int64),
     }
-
-
-def _rows(column: Any, chosen: NDArray[np.bool_]) -> Any:
-    return column[chosen]
 
 
 # --- removing and adding -------------------------------------------------------------------------------
