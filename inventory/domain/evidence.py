@@ -5,8 +5,9 @@ data stay columns. What is passed here is in force (R3) and adequate (R5) alread
 implausible size never arrive (R6).
 """
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NewType
@@ -104,9 +105,25 @@ OBSERVATION_COLUMNS: dict[str, type] = {
 }
 
 
+NO_OBSERVATIONS = Observations.concatenate([])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shift:
+    """A systematic displacement of a scene against earlier looks, in metres, and the pairs that show it."""
+
+    x_m: float
+    y_m: float
+    pairs: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneLook:
-    """One survey in force over one scene, for one class."""
+    """One survey in force over one scene, for one class.
+
+    ``observations`` lie where the scene's georeference puts them; ``seen`` takes the shift off. ``shift`` None:
+    nothing to compare with, or too little of it to tell.
+    """
 
     survey_id: int
     model: str
@@ -115,19 +132,54 @@ class SceneLook:
     surveyed: shapely.MultiPolygon
     content: str
     observations: Observations
+    shift: Shift | None = None
+
+    @property
+    def seen(self) -> Observations:
+        """The observations without the scene's shift."""
+        if self.shift is None or (self.shift.x_m == 0 and self.shift.y_m == 0):
+            return self.observations
+        moved = self.observations
+        return replace(moved, x=moved.x - self.shift.x_m, y=moved.y - self.shift.y_m)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """One campaign's look at the ground: in effect when its last scene was taken (R4)."""
+    """One campaign's look at the ground: in effect when its last scene was taken (R4).
+
+    ``scenes`` may be those of a part of the ground; ``leading`` is the first scene by content of all of them
+    then. ``campaign`` numbers the look; without one its first survey does.
+    """
 
     at: Micros
     scenes: tuple[SceneLook, ...]
+    campaign: int = -1
+    leading: SceneLook | None = None
+
+    @property
+    def number(self) -> int:
+        """What tracks call the look by."""
+        return self.campaign if self.campaign >= 0 else self.scenes[0].survey_id
+
+    @property
+    def first(self) -> SceneLook:
+        """The scene whose model speaks for the look; a campaign's scenes are one model's in practice."""
+        return self.leading or min(self.scenes, key=lambda scene: scene.content)
+
+    @property
+    def content(self) -> str:
+        """What orders looks of one instant, whenever they came (R1)."""
+        return self.first.content
 
     @property
     def reliability(self) -> Reliability:
-        """That of the first scene by content; a campaign's scenes are one model's in practice."""
-        return self.scenes[0].reliability
+        """What the look's model is worth."""
+        return self.first.reliability
+
+
+def model_number(model: str) -> int:
+    """A number for a model's name or hash, the same in every city and order; ≥ 0."""
+    return int.from_bytes(hashlib.blake2b(model.encode(), digest_size=8).digest(), "big") >> 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +199,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All that is known of one class on one connected piece of ground."""
+    """What is known of one class: all of it, or what bears on one piece of ground from an instant on."""
 
     class_name: str
     looks: tuple[Look, ...]

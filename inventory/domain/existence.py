@@ -5,10 +5,6 @@ from numpy.typing import NDArray
 
 from inventory.domain.evidence import Floats, Hashes, Integers, Reliability
 
-CELL_M = 1_000.0
-"""Side of a cell of listing; 250 m doubled the local error and the drop-outs in a trial."""
-CELL_LEAST_HITS = 100
-_CELL_LEVELS = 16
 _PLANTED_SHARE = 0.01
 """Share of new things between two looks, so that a first hit late in a long series is not held impossible."""
 PROBABILITY_RANGE = (0.001, 0.999)

@@ -3,10 +3,13 @@
 The fold walks through the instants; at each, looks come before decisions. It keeps one row a *track* (what
 will be an asset) in columns, and writes a state whenever what is said of a track changes. Static classes
 keep tracks through the years (R7–R9, R11); mobile ones are a stock that the next look replaces (R10).
+
+``fold`` starts from nothing. ``refold`` goes on from stored states at the instant from which evidence changed,
+and decides anew only what the change can bear on (``touching.py``); both are the same code and say the same.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,67 +17,53 @@ import shapely
 from numpy.typing import NDArray
 
 from inventory.domain import existence
-from inventory.domain.evidence import NEVER, Decision, DecisionKind, Evidence, Floats, Integers, Look
+from inventory.domain.cells import NO_CELLS, Groups, LookCells, cell_of
+from inventory.domain.evidence import (
+    NEVER,
+    Decision,
+    DecisionKind,
+    Evidence,
+    Floats,
+    Integers,
+    Look,
+    Shift,
+    mix,
+    model_number,
+)
 from inventory.domain.matching import (
     Pairs,
     Positions,
-    Shift,
     assign,
-    estimate_shift,
+    exact_weights,
     gate_m,
     log_likelihood_ratio,
     pairs_within_gate,
 )
-from inventory.domain.ownership import Hits, ground_of, hits_of
+from inventory.domain.ownership import Hits, ground_of, hits_of, look_cells, rows_of
+from inventory.domain.registration import in_order, registered
+from inventory.domain.touching import Active, GroundTooSmall, Sights, Touched, active_at
+from inventory.domain.tracks import (
+    COLUMNS,
+    DOUBTFUL,
+    GONE,
+    NO_TRACK,
+    PRESENT,
+    REJECTED,
+    STATUSES,
+    Keys,
+    StoredStates,
+    Tracks,
+)
 
-PRESENT, DOUBTFUL, GONE, REJECTED = range(4)
-STATUSES = ("present", "doubtful", "gone", "rejected")
+__all__ = ["STATUSES", "Folded", "SurveyTally", "fold", "refold"]
 
 _LEAST_ERROR_M = 0.3
 """No position is known better, however many looks: their errors are not wholly independent."""
 _DECIDED_ERROR_M = 0.5
 _DECIDED_CROWN_M = 3.0
 """Crown of an asset that a person added without saying how large it is."""
-
-_TRACK_COLUMNS: dict[str, tuple[Any, Any]] = {
-    # name: (dtype, value of a new track)
-    "x": (np.float64, 0.0),
-    "y": (np.float64, 0.0),
-    "error_m": (np.float64, 1.0),
-    "width_m": (np.float64, 0.0),
-    "height_m": (np.float64, 0.0),
-    "score": (np.float64, np.nan),
-    "content": (np.uint64, 0),
-    "probability": (np.float64, 0.5),
-    "hits": (np.int64, 0),
-    "misses": (np.int64, 0),
-    "first_seen": (np.int64, 0),
-    "last_seen": (np.int64, 0),
-    "first_missed": (np.int64, NEVER),
-    "look": (np.int64, -1),  # the newest adequate look at its ground
-    "hit": (np.bool_, False),  # whether that look saw it
-    "listed": (np.bool_, False),
-    "status": (np.int8, PRESENT),
-    "verified": (np.bool_, False),
-    "review": (np.bool_, False),
-    "merged_into": (np.int64, -1),
-    "replaces": (np.int64, -1),
-    "observation_id": (np.int64, -1),
-    "survey_id": (np.int64, -1),
-    "decision": (np.int64, -1),
-    "model": (np.int64, -1),
-    "class_code": (np.int16, 0),
-    "details": (np.int64, -1),
-    "root_observation": (np.int64, -1),
-    "root_decision": (np.int64, -1),
-}
-
-_SAID = (
-    "x", "y", "error_m", "width_m", "height_m", "score", "probability", "hits", "first_seen", "last_seen",
-    "first_missed", "listed", "status", "verified", "review", "observation_id", "survey_id", "decision",
-    "class_code", "details",
-)  # fmt: skip
-"""Columns of which a change makes a new state."""
+_NEW_SHARE = 0.1
+"""Share of a look's hits taken to belong to no known asset, in weighing a match against new and missed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +78,14 @@ class SurveyTally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folded:
-    """The whole outcome for one class on one piece of ground.
+    """The outcome for one class on one piece of ground.
 
     ``states`` are columns: ``track``, ``valid_from``, ``valid_to`` (microseconds, ``NEVER`` = until now) and what
     is said; ``class_code`` indexes ``classes`` and ``details`` indexes ``texts``. ``tracks`` holds the columns
-    ``root_observation``, ``root_decision``, ``merged_into``, ``replaces``; ``hit_observation`` and
-    ``hit_track`` say which observations each track is made of, in order of date.
+    ``key``, ``root_observation``, ``root_decision``, and rows ``merged_into`` and ``replaces`` (−1: none);
+    ``told`` says which tracks' states are given here, the others' are as they were stored; ``stands`` which of
+    them there are now. ``hit_observation`` and ``hit_track`` say which observations tracks are made of, in order
+    of date.
     """
 
     static: bool
@@ -102,44 +93,65 @@ class Folded:
     texts: tuple[dict[str, Any], ...]
     states: dict[str, NDArray[Any]]
     tracks: dict[str, NDArray[Any]]
+    told: NDArray[np.bool_]
+    stands: NDArray[np.bool_]
     hit_observation: Integers
     hit_track: Integers
     tallies: dict[int, SurveyTally]
 
 
 def fold(evidence: Evidence, *, static: bool) -> Folded:
-    """What the evidence says, as of every instant; a pure function of it (R1).
+    """What the evidence says, as of every instant, from nothing; a pure function of it (R1).
 
     Args:
-        evidence: of one class, on ground that no other evidence of that class touches.
+        evidence: all of one class.
         static: whether the class has an identity (R7) or is a stock (R10).
     """
-    folding = _Folding(evidence.class_name)
-    look = folding.look_at if static else folding.restock
-    instants = sorted({look_.at for look_ in evidence.looks} | {d.at for d in evidence.decisions})
-    for at in instants:
-        for one in sorted((x for x in evidence.looks if x.at == at), key=_look_order):
-            look(one)
-        for decision in _standing(evidence.decisions, at):
-            folding.decide(decision)
-        folding.say(at)
-    return folding.finished(static=static)
+    looks = registered(evidence.looks)
+    return refold(
+        replace(evidence, looks=looks),
+        static=static,
+        before=StoredStates.none(evidence.class_name),
+        touched=Touched(since=-NEVER, everything=True),
+        cells={look.number: look_cells(look) for look in looks},
+    )
 
 
-def _look_order(look: Look) -> list[str]:
-    return sorted(scene.content for scene in look.scenes)
+def refold(
+    evidence: Evidence,
+    *,
+    static: bool,
+    before: StoredStates,
+    touched: Touched,
+    cells: Mapping[int, LookCells],
+    region: Integers | None = None,
+) -> Folded:
+    """What the evidence says now, given what was said of it before some of it changed (R1).
+
+    Args:
+        evidence: of one class: the looks at the region's ground, those before ``touched.since`` without
+            observations; the scenes' shifts known; all decisions there from then on.
+        before: the stored states in force at or after ``touched.since`` of all tracks in the region.
+        cells: what each look saw in the cells of its ground, by its number.
+        region: the cells at hand; None: all there are.
+
+    Raises:
+        GroundTooSmall: the change bears on ground or tracks that are not at hand.
+    """
+    folding = _Folding(evidence, before, touched, cells, region, static=static)
+    for at in folding.instants():
+        folding.step(at)
+    return folding.finished()
 
 
-def _standing(decisions: tuple[Decision, ...], at: int) -> list[Decision]:
-    """The decisions of an instant in recorded order, without those taken back (R11)."""
-    retracted = {decision.retracts for decision in decisions if decision.retracts is not None}
+def _standing(decisions: Sequence[Decision], evidence: Evidence) -> list[Decision]:
+    """Decisions in recorded order, without those taken back (R11)."""
+    retracted = {decision.retracts for decision in evidence.decisions if decision.retracts is not None}
     return sorted(
         (
             decision
             for decision in decisions
-            if decision.at == at
-            and decision.kind is not DecisionKind.RETRACT
-            and decision.sequence not in retracted
+            if decision.kind is not DecisionKind.RETRACT and decision.sequence not in retracted
         ),
         key=lambda decision: decision.sequence,
     )
@@ -148,154 +160,235 @@ def _standing(decisions: tuple[Decision, ...], at: int) -> list[Decision]:
 class _Folding:
     """The tracks so far, and the states said of them."""
 
-    def __init__(self, class_name: str) -> None:
-        self.count = 0
-        self.t: dict[str, NDArray[Any]] = {
-            name: np.empty(0, dtype) for name, (dtype, _) in _TRACK_COLUMNS.items()
-        }
-        self.classes = [class_name]
-        self.texts: list[dict[str, Any]] = []
-        self.models: list[str] = []
-        self.grounds: list[shapely.Geometry] = []
+    def __init__(
+        self,
+        evidence: Evidence,
+        before: StoredStates,
+        touched: Touched,
+        cells: Mapping[int, LookCells],
+        region: Integers | None,
+        *,
+        static: bool,
+    ) -> None:
+        self.evidence, self.touched, self.region, self.static = evidence, touched, region, static
+        self.looks = in_order(evidence.looks)
+        self.classes, self.texts = list(before.classes), list(before.texts)
+        self.groups = {number: known.groups() for number, known in cells.items()}
+        self.grounds: dict[int, shapely.Geometry] = {}
         self.tallies: dict[int, SurveyTally] = {}
         self.hit_observation: list[Integers] = []
         self.hit_track: list[Integers] = []
-        self._said: dict[str, NDArray[Any]] = {}
+        self.keys = Keys()
+        self.t, self._before, self._after, self._said = Tracks(), Tracks(), Tracks(), Tracks()
+        nobody = np.empty(0, bool)
+        self.here = self._was_here = self._dirty = nobody
+        self._open = self._told = self._is_said = nobody
         self._said_from = np.empty(0, np.int64)
         self._written: list[dict[str, NDArray[Any]]] = []
+        self._stored = before.columns
+        self._add_keys(np.unique(self._stored["track"]))
+        self._start()
+
+    def _start(self) -> None:
+        """The tracks as they stood just before the first instant that changes."""
+        stored, since = self._stored, self.touched.since
+        standing = np.flatnonzero((stored["valid_from"] < since) & (stored["valid_to"] >= since))
+        rows = self.keys.rows(stored["track"][standing])
+        for table in (self.t, self._before, self._after, self._said):
+            table.set(rows, stored, standing)
+        self.here[rows] = self._was_here[rows] = self._is_said[rows] = True
+        self._said_from[rows] = stored["valid_from"][standing]
+        later = np.flatnonzero(stored["valid_from"] >= since)
+        self._later = later[np.argsort(stored["valid_from"][later], kind="stable")]
+
+    def instants(self) -> list[int]:
+        """When anything happened, or was said to happen, from the first change on."""
+        at = {look.at for look in self.looks} | {decision.at for decision in self.evidence.decisions}
+        if not self.touched.everything:
+            at |= set(np.unique(self._stored["valid_from"][self._later]).tolist())
+        return sorted(one for one in at if one >= self.touched.since)
+
+    def step(self, at: int) -> None:
+        """All that happened at one instant: looks, then decisions, then who is listed."""
+        looks = [look for look in self.looks if look.at == at]
+        decisions = [decision for decision in self.evidence.decisions if decision.at == at]
+        rows = [rows_of(look) for look in looks]
+        stored = self._stored_at(at)
+        active = active_at(
+            self.touched,
+            at,
+            keys=self.keys,
+            now=self.t,
+            here=self.here,
+            before=self._before,
+            was_here=self._was_here,
+            after=self._after,
+            dirty=self._dirty,
+            sights=[Sights(seen=seen, scene_of=scene_of) for _, seen, scene_of in rows],
+            decisions=[one for one in decisions if one.kind is not DecisionKind.RETRACT],
+            region=self.region,
+        )
+        self._follow(stored, active)
+        self._open = active.tracks.copy()
+        for look, seen in zip(looks, active.seen, strict=True):
+            part = _restricted(look, seen)
+            if self.static:
+                self.look_at(part)
+            else:
+                self.restock(part)
+        for decision in _standing(decisions, self.evidence):
+            if decision.sequence in active.decisions:
+                self.decide(decision)
+        opened = np.flatnonzero(self._open)
+        self.t["cell"][opened] = cell_of(self.t["x"][opened], self.t["y"][opened])
+        if self.static:
+            self._list()
+        self._told |= self._open
+        self.say(at)
+        if not self.touched.everything:
+            self._dirty = (self.here != self._was_here) | self.t.differs(self._before, listing=False)
+
+    def _stored_at(self, at: int) -> Integers:
+        """The stored states that begin at this instant."""
+        stored = self._later[: np.searchsorted(self._stored["valid_from"][self._later], at, side="right")]
+        self._later = self._later[len(stored) :]
+        self._after.set(self.keys.rows(self._stored["track"][stored]), self._stored, stored)
+        return stored
+
+    def _follow(self, stored: Integers, active: Active) -> None:
+        """Tracks that nothing changed bears on become what was stored for this instant."""
+        rows = self.keys.rows(self._stored["track"][stored])
+        self._before.set(rows, self._stored, stored)
+        self._was_here[rows] = True
+        quiet = ~active.tracks[rows]
+        self.t.set(rows[quiet], self._stored, stored[quiet])
+        self.here[rows[quiet]] = True
 
     # --- looks at things that stay (R7–R9) ---------------------------------------------------------
 
     def look_at(self, look: Look) -> None:
         """One campaign: its hits find their tracks, make new ones, and what it missed is less probable."""
-        ground, hits = ground_of(look), hits_of(look)
-        number = len(self.grounds)
-        shift = estimate_shift(_positions(hits.things), self._positions(np.flatnonzero(self._known())))
-        moved = _without_shift(hits, shift)
-        partner = self._match(moved, look, ground)
+        ground, hits = self._ground(look), hits_of(look)
+        partner = self._match(hits, look)
         seen_before = partner >= 0
-        model = self._model(look.scenes[0].model)
-        missed = self._missed(moved, partner, ground)
-        self._raise(moved, partner, look, number, model)
-        new = self._mint(moved, ~seen_before, look, ground, number, model)
-        partner[~seen_before] = new
-        self._lower(missed, look, number, model)
-        self._touch(ground, number)
-        self.grounds.append(ground)
+        missed = self._missed(hits, partner, ground)
+        self._raise(hits, partner, look)
+        partner[~seen_before] = self._mint(hits, ~seen_before, look)
+        self._lower(missed, look)
+        self._touch(ground, look.number)
         self.hit_observation.append(hits.member_ids)
         self.hit_track.append(partner[hits.member_of])
-        self._tally(look, hits, seen_before, missed, shift)
-        self._list()
+        self._tally(look, hits, seen_before, missed)
+
+    def _ground(self, look: Look) -> shapely.Geometry:
+        if look.number not in self.grounds:
+            self.grounds[look.number] = _prepared(ground_of(look))
+        return self.grounds[look.number]
+
+    def _groups_of(self, number: int) -> Groups:
+        if number not in self.groups:
+            self.groups[number] = NO_CELLS.groups()
+        return self.groups[number]
 
     def _known(self) -> NDArray[np.bool_]:
-        return self.t["merged_into"] < 0
+        """Tracks that speak for themselves, among those decided anew."""
+        return self.here & self._open & (self.t["merged_into"] == NO_TRACK)
 
-    def _positions(self, rows: Integers) -> Positions:
-        t = self.t
-        return Positions(
-            x=t["x"][rows],
-            y=t["y"][rows],
-            error_m=t["error_m"][rows],
-            crown_m=(t["width_m"][rows] + t["height_m"][rows]) / 2,
-        )
-
-    def _match(self, hits: Hits, look: Look, ground: shapely.Geometry) -> Integers:
+    def _match(self, hits: Hits, look: Look) -> Integers:
         """(things,) the track of each hit, −1 for none. Merged tracks still catch hits, for their heir."""
-        tracks = np.arange(self.count)
-        pairs = pairs_within_gate(_positions(hits.things), self._positions(tracks))
-        pairs = pairs.take(~self._another_tree(pairs, hits))
-        area = max(float(shapely.area(ground)), 1.0)
-        weight = log_likelihood_ratio(
+        tracks = np.flatnonzero(self.here & self._open)
+        pairs = pairs_within_gate(_positions(hits.things), self.t.positions(tracks))
+        pairs = pairs.take(~self._another_tree(pairs, tracks, hits))
+        of_track = tracks[pairs.second]
+        _, density = self._groups_of(look.number).of(cell_of(hits.things.x, hits.things.y))
+        ratio = log_likelihood_ratio(
             pairs,
             recall=look.reliability.recall,
-            present=self.t["probability"][pairs.second],
-            new_per_m2=max(len(hits.things) / area * 0.1, look.reliability.false_alarms_per_m2),
+            present=self.t["probability"][of_track].astype(np.float64),
+            new_per_m2=np.maximum(density * _NEW_SHARE, look.reliability.false_alarms_per_m2)[pairs.first],
         )
-        partner = assign(pairs, weight, len(hits.things), self.count)
+        # What a track last was is the same in every fold, its row is not.
+        tie = mix(mix(hits.things.content[pairs.first]) ^ self.t["content"][of_track])
+        partner = assign(pairs, exact_weights(ratio, tie), len(hits.things), len(tracks))
         found = np.flatnonzero(partner >= 0)
         # An heir seen in its own right keeps that hit; its merged half's hit belongs to it as well.
-        partner[found] = self._heirs(partner[found])
+        partner[found] = self._heirs(tracks[partner[found]])
         return partner
 
     def _heirs(self, tracks: Integers) -> Integers:
         heirs = tracks.copy()
-        while (merged := self.t["merged_into"][heirs] >= 0).any():
-            heirs[merged] = self.t["merged_into"][heirs[merged]]
+        while (merged := self.t["merged_into"][heirs] != NO_TRACK).any():
+            heirs[merged] = self.keys.rows(self.t["merged_into"][heirs[merged]])
         return heirs
 
-    def _another_tree(self, pairs: Pairs, hits: Hits) -> NDArray[np.bool_]:
+    def _another_tree(self, pairs: Pairs, tracks: Integers, hits: Hits) -> NDArray[np.bool_]:
         """Where something gone stood, a crown less than half as wide is a new tree (R9)."""
-        gone = self.t["status"][pairs.second] == GONE
-        known = (self.t["width_m"] + self.t["height_m"])[pairs.second] / 2
-        return np.asarray(gone & (hits.things.crown_m[pairs.first] < known / 2))
+        of_track = tracks[pairs.second]
+        gone = self.t["status"][of_track] == GONE
+        return np.asarray(gone & (hits.things.crown_m[pairs.first] < self.t.crown_m(of_track) / 2))
 
     def _missed(self, hits: Hits, partner: Integers, ground: shapely.Geometry) -> Integers:
         """Tracks whose whole gate was looked at and that nothing, not even a scene without say, saw."""
-        candidates = np.ones(self.count, bool)
+        candidates = self._known()
         candidates[partner[partner >= 0]] = False
-        candidates &= self._known()
         rows = np.flatnonzero(candidates)
-        rows = rows[_inside(ground, self._positions(rows))]
-        spared = pairs_within_gate(self._positions(rows), _positions(hits.others)).first
+        rows = rows[_inside(ground, self.t.positions(rows))]
+        spared = pairs_within_gate(self.t.positions(rows), _positions(hits.others)).first
         return np.delete(rows, np.unique(spared))
 
-    def _raise(self, hits: Hits, partner: Integers, look: Look, number: int, model: int) -> None:
+    def _raise(self, hits: Hits, partner: Integers, look: Look) -> None:
         """Hits on known tracks: position and size by weight of their errors, probability by Bayes."""
         row = np.flatnonzero(partner >= 0)
         track, things, t = partner[row], hits.things, self.t
-        t["probability"][track] = existence.updated_probability(
-            t["probability"][track],
-            look.reliability,
-            hit=np.ones(len(track), bool),
-            same_model=t["model"][track] == model,
-            gate_area_m2=self._gate_area_m2(track),
-        )
-        weight = t["error_m"][track] ** 2 / (t["error_m"][track] ** 2 + things.error_m[row] ** 2)
-        fixed = t["verified"][track] & (t["error_m"][track] <= _DECIDED_ERROR_M)
+        t["probability"][track] = self._updated(track, look, hit=True)
+        error = t["error_m"][track].astype(np.float64)
+        weight = error**2 / (error**2 + things.error_m[row] ** 2)
+        fixed = t["verified"][track] & (error <= _DECIDED_ERROR_M)
         weight = np.where(fixed, 0.0, weight)
         for name in ("x", "y", "width_m", "height_m"):
-            t[name][track] += weight * (getattr(things, name)[row] - t[name][track])
-        t["error_m"][track] = np.maximum(t["error_m"][track] * np.sqrt(1 - weight), _LEAST_ERROR_M)
+            known = t[name][track].astype(np.float64)
+            t[name][track] = known + weight * (getattr(things, name)[row] - known)
+        t["error_m"][track] = np.maximum(error * np.sqrt(1 - weight), _LEAST_ERROR_M)
         t["hits"][track] += 1
         t["misses"][track] = 0
         t["first_missed"][track] = NEVER
         t["review"][track] = False
         t["status"][track] = np.where(t["status"][track] == REJECTED, REJECTED, PRESENT)
-        self._newest_evidence(track, row, hits, look, number, model)
+        self._newest_evidence(track, row, hits, look)
 
-    def _newest_evidence(
-        self, track: Integers, row: Integers, hits: Hits, look: Look, number: int, model: int
-    ) -> None:
+    def _updated(self, tracks: Integers, look: Look, *, hit: bool) -> Floats:
+        return existence.updated_probability(
+            self.t["probability"][tracks].astype(np.float64),
+            look.reliability,
+            hit=np.full(len(tracks), hit),
+            same_model=self.t["model"][tracks] == model_number(look.first.model),
+            gate_area_m2=self._gate_area_m2(tracks),
+        )
+
+    def _newest_evidence(self, track: Integers, row: Integers, hits: Hits, look: Look) -> None:
         t = self.t
         t["last_seen"][track] = look.at
-        t["look"][track], t["hit"][track], t["model"][track] = number, True, model
+        t["look"][track], t["hit"][track] = look.number, True
+        t["model"][track] = model_number(look.first.model)
         t["score"][track], t["content"][track] = hits.things.score[row], hits.things.content[row]
         t["observation_id"][track], t["survey_id"][track] = hits.things.id[row], hits.survey_id[row]
         t["decision"][track] = -1
 
-    def _mint(
-        self,
-        hits: Hits,
-        fresh: NDArray[np.bool_],
-        look: Look,
-        ground: shapely.Geometry,
-        number: int,
-        model: int,
-    ) -> Integers:
-        """New tracks for hits that belong to none; their numbers in order."""
+    def _mint(self, hits: Hits, fresh: NDArray[np.bool_], look: Look) -> Integers:
+        """New tracks for hits that belong to none; their rows in order."""
         row = np.flatnonzero(fresh)
         things = hits.things.take(row)
         before = np.zeros(len(row), np.int64)
-        for earlier in self.grounds:
-            before += shapely.contains_xy(_prepared(earlier), things.x, things.y)
+        for earlier in self.looks:
+            if (earlier.at, earlier.content) < (look.at, look.content):
+                before += shapely.contains_xy(self._ground(earlier), things.x, things.y)
+        _, density = self._groups_of(look.number).of(cell_of(things.x, things.y))
         probability = existence.first_hit_probability(
-            look.reliability,
-            hits_per_m2=len(hits.things) / max(float(shapely.area(ground)), 1.0),
-            looks_before=before,
+            look.reliability, hits_per_m2=density, looks_before=before
         )
         replaced = self._replaced(things.x, things.y)
         track = self._append(
-            len(row),
+            things.id,
             x=things.x,
             y=things.y,
             error_m=things.error_m,
@@ -305,35 +398,28 @@ class _Folding:
             hits=1,
             first_seen=look.at,
             replaces=replaced,
-            root_observation=things.id,
         )
-        self._newest_evidence(track, row, hits, look, number, model)
+        self._newest_evidence(track, row, hits, look)
         return track
 
     def _replaced(self, x: Floats, y: Floats) -> Integers:
-        """The gone track at whose place each new one stands, −1 for none (R9)."""
+        """Key of the gone track at whose place each new one stands (R9)."""
         gone = np.flatnonzero((self.t["status"] == GONE) & self._known())
-        replaced = np.full(len(x), -1, np.int64)
+        replaced = np.full(len(x), NO_TRACK, np.int64)
         one_metre = np.ones(len(x))
         spots = Positions(x=x, y=y, error_m=one_metre, crown_m=one_metre)
-        pairs = pairs_within_gate(spots, self._positions(gone))
-        order = np.argsort(-pairs.distance_m, kind="stable")
-        replaced[pairs.first[order]] = gone[pairs.second[order]]
+        pairs = pairs_within_gate(spots, self.t.positions(gone))
+        order = np.lexsort((self.t["content"][gone[pairs.second]], -pairs.distance_m))
+        replaced[pairs.first[order]] = self.keys.key[gone[pairs.second[order]]]
         return replaced
 
-    def _lower(self, missed: Integers, look: Look, number: int, model: int) -> None:
+    def _lower(self, missed: Integers, look: Look) -> None:
         """Adequate misses: doubtful after one, gone after two; verified things only open a review (R9, R11)."""
         t = self.t
-        t["probability"][missed] = existence.updated_probability(
-            t["probability"][missed],
-            look.reliability,
-            hit=np.zeros(len(missed), bool),
-            same_model=t["model"][missed] == model,
-            gate_area_m2=self._gate_area_m2(missed),
-        )
+        t["probability"][missed] = self._updated(missed, look, hit=False)
         t["misses"][missed] += 1
         t["first_missed"][missed] = np.minimum(t["first_missed"][missed], look.at)
-        t["look"][missed], t["hit"][missed] = number, False
+        t["look"][missed], t["hit"][missed] = look.number, False
         status = np.where(t["misses"][missed] >= 2, GONE, DOUBTFUL)
         status = np.where(t["verified"][missed], DOUBTFUL, status)
         t["status"][missed] = np.where(t["status"][missed] == REJECTED, REJECTED, status)
@@ -343,35 +429,62 @@ class _Folding:
         """Tracks on looked-at ground that were neither hit nor surely missed: the look is their newest too."""
         t = self.t
         rest = np.flatnonzero((t["look"] != number) & self._known())
-        rest = rest[shapely.contains_xy(_prepared(ground), t["x"][rest], t["y"][rest])]
+        rest = rest[shapely.contains_xy(ground, t["x"][rest], t["y"][rest])]
         t["look"][rest], t["hit"][rest] = number, False
 
     def _gate_area_m2(self, tracks: Integers) -> Floats:
-        known = self._positions(tracks)
+        known = self.t.positions(tracks)
         return np.asarray(np.pi * gate_m(2 * known.error_m**2, known.crown_m) ** 2, dtype=np.float64)
 
     def _list(self) -> None:
-        """Who is counted, on the ground of each look that is still the newest somewhere (R8)."""
+        """Who is counted (R8), in every group of cells that something decided anew stands in, or stood in."""
         t = self.t
-        decided = t["verified"] | (t["status"] == REJECTED) | ~self._known()
-        t["listed"] = t["verified"] & (t["status"] != REJECTED) & self._known()
-        for number in np.unique(t["look"][~decided]):
-            rows = np.flatnonzero(~decided & (t["look"] == number))
-            if number < 0:
-                continue
-            hit = t["hit"][rows]
-            t["listed"][rows] = existence.choose_listed(
-                existence.listing_cells(t["x"][rows], t["y"][rows], hit),
-                hit=hit,
-                probability=t["probability"][rows],
-                gone=t["status"][rows] == GONE,
-                score=np.nan_to_num(t["score"][rows]),
-                content=t["content"][rows],
-            )
+        present = np.flatnonzero(self.here & (t["merged_into"] == NO_TRACK))
+        group = self._listing_group(t, present)
+        concerned = self._open[present]
+        if not self.touched.everything:
+            left = np.flatnonzero(self._open & self._was_here)
+            hot = np.concatenate([group[concerned], self._listing_group(self._before, left)])
+            concerned = np.isin(group, hot)
+            self._see_whole_groups(present[concerned])
+        rows, group = present[concerned], group[concerned]
+        self._open[rows] = True
+        merged = np.flatnonzero(self._open & (t["merged_into"] != NO_TRACK))
+        t["listed"][merged] = False
+        undecided = ~t["verified"][rows] & (t["status"][rows] != REJECTED) & (t["look"][rows] >= 0)
+        t["listed"][rows] = t["verified"][rows] & (t["status"][rows] != REJECTED)
+        rows, group = rows[undecided], group[undecided]
+        t["listed"][rows] = existence.choose_listed(
+            group,
+            hit=t["hit"][rows],
+            probability=t["probability"][rows].astype(np.float64),
+            gone=t["status"][rows] == GONE,
+            score=np.nan_to_num(t["score"][rows]).astype(np.float64),
+            content=t["content"][rows],
+        )
 
-    def _tally(
-        self, look: Look, hits: Hits, seen_before: NDArray[np.bool_], missed: Integers, shift: Shift | None
-    ) -> None:
+    def _listing_group(self, table: Tracks, rows: Integers) -> Integers:
+        """A number for the newest look and the group of cells that each track is listed with."""
+        look, cell = table["look"][rows], cell_of(table["x"][rows], table["y"][rows])
+        code = np.empty(len(rows), np.int64)
+        for number in np.unique(look).tolist():
+            mine = look == number
+            group, _ = self._groups_of(number).of(cell[mine])
+            code[mine] = mix(mix(group.astype(np.uint64)) ^ np.uint64(number + 1)).view(np.int64)
+        return code
+
+    def _see_whole_groups(self, rows: Integers) -> None:
+        if self.region is None:
+            return
+        look, cell = self.t["look"][rows], cell_of(self.t["x"][rows], self.t["y"][rows])
+        needed = [
+            self._groups_of(number).mates(np.unique(cell[look == number])) for number in np.unique(look).tolist()
+        ]
+        beyond = np.setdiff1d(np.concatenate([cell, *needed]), self.region)
+        if len(beyond):
+            raise GroundTooSmall(cells=beyond)
+
+    def _tally(self, look: Look, hits: Hits, seen_before: NDArray[np.bool_], missed: Integers) -> None:
         points = [self.t["x"][missed], self.t["y"][missed]]
         for scene in look.scenes:
             mine = hits.survey_id == scene.survey_id
@@ -380,20 +493,20 @@ class _Folding:
                 new=int((mine & ~seen_before).sum()),
                 matched=int((mine & seen_before).sum()),
                 missed=int(overlooked.sum()),
-                shift=shift,
+                shift=scene.shift,
             )
 
     # --- a stock (R10) ---------------------------------------------------------------------------
 
     def restock(self, look: Look) -> None:
         """Mobile things: on the ground of this look, its hits replace all that stood there before."""
-        ground, hits = ground_of(look), hits_of(look)
+        ground, hits = self._ground(look), hits_of(look)
         t = self.t
-        replaced = t["listed"] & shapely.contains_xy(_prepared(ground), t["x"], t["y"])
-        t["listed"] = t["listed"] & ~replaced
+        replaced = self._open & t["listed"] & shapely.contains_xy(ground, t["x"], t["y"])
+        t["listed"][replaced] = False
         t["status"][replaced] = GONE
         self._append(
-            len(hits.things),
+            hits.things.id,
             **{
                 name: getattr(hits.things, name)
                 for name in ("x", "y", "error_m", "width_m", "height_m", "score", "content")
@@ -403,13 +516,13 @@ class _Folding:
             first_seen=look.at,
             last_seen=look.at,
             listed=True,
+            look=look.number,
             observation_id=hits.things.id,
             survey_id=hits.survey_id,
-            root_observation=hits.things.id,
         )
         for scene in look.scenes:
             new = int((hits.survey_id == scene.survey_id).sum())
-            self.tallies[scene.survey_id] = SurveyTally(new=new, matched=0, missed=0, shift=None)
+            self.tallies[scene.survey_id] = SurveyTally(new=new, matched=0, missed=0, shift=scene.shift)
 
     # --- decisions (R11) -------------------------------------------------------------------------
 
@@ -432,7 +545,6 @@ class _Folding:
         }
         effects[decision.kind](track, decision)
         self.t["decision"][track] = decision.sequence
-        self._list()
 
     def _nearest(self, x: float, y: float, gate: float) -> int | None:
         candidates = np.flatnonzero(self._known())
@@ -445,19 +557,17 @@ class _Folding:
 
     def _add(self, decision: Decision) -> int:
         crown = float(decision.details.get("crown_m", _DECIDED_CROWN_M))
-        return int(
-            self._append(
-                1,
-                x=decision.x,
-                y=decision.y,
-                error_m=_DECIDED_ERROR_M,
-                width_m=crown,
-                height_m=crown,
-                first_seen=decision.at,
-                last_seen=decision.at,
-                root_decision=decision.sequence,
-            )[0]
+        rows = self._append(
+            np.array([-decision.sequence]),
+            x=decision.x,
+            y=decision.y,
+            error_m=_DECIDED_ERROR_M,
+            width_m=crown,
+            height_m=crown,
+            first_seen=decision.at,
+            last_seen=decision.at,
         )
+        return int(rows[0])
 
     def _verify(self, track: int, decision: Decision) -> None:
         t = self.t
@@ -485,16 +595,20 @@ class _Folding:
     def _describe(self, track: int, decision: Decision) -> None:
         known = self.t["details"][track]
         told = {**(self.texts[known] if known >= 0 else {}), **decision.details}
-        self.t["details"][track] = len(self.texts)
-        self.texts.append(told)
+        if told not in self.texts:
+            self.texts.append(told)
+        self.t["details"][track] = self.texts.index(told)
 
     def _merge(self, track: int, decision: Decision) -> None:
         other = self._nearest(decision.details["x"], decision.details["y"], decision.gate_m)
         if other is None or other == track:
             return
         # The longer known one stays; later hits on either are its own.
-        kept, merged = sorted((track, other), key=lambda row: (self.t["first_seen"][row], row))
-        self.t["merged_into"][merged] = kept
+        kept, merged = sorted(
+            (track, other),
+            key=lambda row: (self.t["first_seen"][row], self.t["content"][row], self.t["x"][row]),
+        )
+        self.t["merged_into"][merged] = self.keys.key[kept]
         self.t["status"][merged] = REJECTED
         self.t["verified"][merged] = False
         self._verify(kept, decision)
@@ -517,91 +631,91 @@ class _Folding:
 
     def say(self, at: int) -> None:
         """Writes what has changed since the last instant; what did not change goes on."""
-        known = len(self._said_from)
-        now = {name: self.t[name] for name in _SAID}
-        changed = np.zeros(self.count, bool)
-        changed[known:] = True
-        for name in _SAID:
-            before, after = self._said.get(name, now[name][:0]), now[name][:known]
-            same = (before == after) | (np.not_equal(before, before) & np.not_equal(after, after))
-            changed[:known] |= ~same
-        self._close(np.flatnonzero(changed[:known]), at)
-        self._said = {name: column.copy() for name, column in now.items()}
-        said_from = np.full(self.count, at, np.int64)
-        said_from[:known] = np.where(changed[:known], at, self._said_from)
-        self._said_from = said_from
+        changed = self.here & ~self._is_said | (self._is_said & self.t.differs(self._said, listing=True))
+        rows = np.flatnonzero(changed)
+        self._close(rows[self._is_said[rows]], at)
+        self._said.set(rows, self.t.columns, rows)
+        self._said_from[rows] = at
+        self._is_said[rows] = True
 
     def _close(self, tracks: Integers, until: int) -> None:
         if not len(tracks):
             return
-        state = {name: self._said[name][tracks] for name in _SAID}
+        state = {name: self._said[name][tracks] for name in COLUMNS}
         state["track"] = tracks
         state["valid_from"] = self._said_from[tracks]
         state["valid_to"] = np.full(len(tracks), until, np.int64)
         self._written.append(state)
 
-    def finished(self, *, static: bool) -> Folded:
-        """Everything said, open states included."""
-        if self._said:
-            self._close(np.arange(self.count), NEVER)
-        names = (*_SAID, "track", "valid_from", "valid_to")
+    def finished(self) -> Folded:
+        """Everything said of the tracks that were decided anew, open states included."""
+        self._close(np.flatnonzero(self._is_said & self._told), NEVER)
+        names = (*COLUMNS, "track", "valid_from", "valid_to")
         states = {
             name: np.concatenate([np.empty(0, _dtype(name)), *(part[name] for part in self._written)])
             for name in names
         }
+        told = self._told[states["track"]]
+        key = self.keys.key
         return Folded(
-            static=static,
+            static=self.static,
             classes=tuple(self.classes),
             texts=tuple(self.texts),
-            states=states,
+            states={name: column[told] for name, column in states.items()},
             tracks={
-                name: self.t[name]
-                for name in ("root_observation", "root_decision", "merged_into", "replaces")
+                "key": key,
+                "root_observation": np.where(key > 0, key, -1),
+                "root_decision": np.where(key < 0, -key, -1),
+                "merged_into": self.keys.rows(self.t["merged_into"]),
+                "replaces": self.keys.rows(self.t["replaces"]),
             },
+            told=self._told,
+            stands=self.here,
             hit_observation=_flat(self.hit_observation),
             hit_track=_flat(self.hit_track),
             tallies=self.tallies,
         )
 
-    def _append(self, n: int, **columns: Any) -> Integers:
-        for name, (dtype, initial) in _TRACK_COLUMNS.items():
-            added = np.empty(n, dtype)
-            added[:] = columns.get(name, initial)
-            self.t[name] = np.concatenate([self.t[name], added])
-        tracks = np.arange(self.count, self.count + n)
-        self.count += n
+    def _append(self, keys: Integers, **columns: Any) -> Integers:
+        """Tracks that begin now; one that began here in an earlier fold as well has its row already."""
+        tracks = self._add_keys(keys)
+        self.t.clear(tracks)
+        for name, values in columns.items():
+            self.t[name][tracks] = values
+        self.here[tracks] = self._open[tracks] = True
         return tracks
 
-    def _model(self, name: str) -> int:
-        if name not in self.models:
-            self.models.append(name)
-        return self.models.index(name)
+    def _add_keys(self, keys: Integers) -> Integers:
+        known = len(self.keys.key)
+        rows = self.keys.add(keys)
+        if n := len(self.keys.key) - known:
+            for table in (self.t, self._before, self._after, self._said):
+                table.grow(n)
+            for name in ("here", "_was_here", "_dirty", "_open", "_told", "_is_said"):
+                setattr(self, name, np.concatenate([getattr(self, name), np.zeros(n, bool)]))
+            self._said_from = np.concatenate([self._said_from, np.full(n, NEVER, np.int64)])
+        return rows
+
+
+def _restricted(look: Look, seen: NDArray[np.bool_]) -> Look:
+    """The look with those observations alone that are decided anew; its ground stays."""
+    if seen.all():
+        return look
+    scenes, begin = [], 0
+    for scene in sorted(look.scenes, key=lambda scene: (scene.content, scene.survey_id)):
+        end = begin + len(scene.observations)
+        scenes.append(replace(scene, observations=scene.observations.take(np.flatnonzero(seen[begin:end]))))
+        begin = end
+    return replace(look, scenes=tuple(scenes), leading=look.first, campaign=look.number)
 
 
 def _positions(things: Any) -> Positions:
     return Positions(x=things.x, y=things.y, error_m=things.error_m, crown_m=things.crown_m)
 
 
-def _without_shift(hits: Hits, shift: Shift | None) -> Hits:
-    if shift is None:
-        return hits
-
-    def moved(part: Any) -> Any:
-        columns = {name: getattr(part, name) for name in part.__slots__}
-        return type(part)(**{**columns, "x": part.x - shift.x_m, "y": part.y - shift.y_m})
-
-    return Hits(
-        things=moved(hits.things),
-        survey_id=hits.survey_id,
-        member_ids=hits.member_ids,
-        member_of=hits.member_of,
-        others=moved(hits.others),
-    )
-
-
 def _inside(ground: shapely.Geometry, known: Positions) -> NDArray[np.bool_]:
     """Whether the whole gate of each lies on the ground (R5)."""
-    inside = np.asarray(shapely.contains_xy(_prepared(ground), known.x, known.y))
+    inside = np.asarray(shapely.contains_xy(ground, known.x, known.y))
     border = shapely.boundary(ground)
     shapely.prepare(border)
     gates = gate_m(2 * known.error_m**2, known.crown_m)
@@ -616,7 +730,7 @@ def _prepared(geometry: shapely.Geometry) -> shapely.Geometry:
 
 
 def _dtype(name: str) -> Any:
-    return _TRACK_COLUMNS[name][0] if name in _TRACK_COLUMNS else np.int64
+    return COLUMNS[name][0] if name in COLUMNS else np.int64
 
 
 def _flat(parts: list[Integers]) -> Integers:

@@ -1,18 +1,25 @@
 """Observations ↔ assets: who is whom, one-to-one and optimal (R7), and the shift between two looks."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 from scipy.spatial import cKDTree
 
-from inventory.domain.evidence import Floats, Integers
+from inventory.domain.evidence import Floats, Hashes, Integers, Shift
 
 GATE_MAXIMUM_M = 6.0
 _LEAST_RATIO = 1e-3
 """Log-likelihood ratio of the worst pair inside the gate: above 0, so that a match beats new + missed."""
+_RATIO_MAXIMUM = 60
+"""More than any pair has: a spread of 0.3 m among one new thing in ten square kilometres gives 17."""
+_STEPS_PER_UNIT = 1_000_000
+_TIES = 4_096
+COMPONENT_MAXIMUM = 5_000
+_BATCH_PAIRS = 1_000
 
 _SHIFT_RADIUS_M = 6.0
 _SHIFT_KERNEL_M = 0.75
@@ -20,6 +27,7 @@ _SHIFT_LEAST_PAIRS = 10
 _SHIFT_LEAST_SHARE = 0.3
 _SHIFT_LEAST_SIGMAS = 5.0
 _SHIFT_LEAST_M = 0.25
+_SHIFT_STEP_M = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +78,10 @@ def pairs_within_gate(first: Positions, second: Positions) -> Pairs:
     if len(first) == 0 or len(second) == 0:
         nothing = np.empty(0, np.int64)
         return Pairs(first=nothing, second=nothing, distance_m=np.empty(0), variance_m2=np.empty(0))
-    near = cKDTree(first.xy).sparse_distance_matrix(
-        cKDTree(second.xy), GATE_MAXIMUM_M, output_type="coo_matrix"
-    )
+    # No gate is wider than the largest error and crown at hand make it.
+    variance = np.array([float(first.error_m.max()) ** 2 + float(second.error_m.max()) ** 2])
+    widest = float(gate_m(variance, np.array([min(first.crown_m.max(), second.crown_m.max())]))[0])
+    near = cKDTree(first.xy).sparse_distance_matrix(cKDTree(second.xy), widest, output_type="coo_matrix")
     order = np.lexsort((near.col, near.row))
     rows, columns, distance = near.row[order], near.col[order], near.data[order]
     variance = first.error_m[rows] ** 2 + second.error_m[columns] ** 2
@@ -85,26 +94,43 @@ def pairs_within_gate(first: Positions, second: Positions) -> Pairs:
     )
 
 
-def log_likelihood_ratio(pairs: Pairs, *, recall: float, present: Floats, new_per_m2: float) -> Floats:
+def log_likelihood_ratio(pairs: Pairs, *, recall: float, present: Floats, new_per_m2: Floats) -> Floats:
     """Log-likelihood of each pair as one thing, against “one new and one missed”.
 
     Args:
         recall: of the look.
         present: (pairs,) probability that the asset of the pair is there.
-        new_per_m2: density of hits that belong to no known asset: r·u + λ.
+        new_per_m2: (pairs,) density of hits there that belong to no known asset: r·u + λ.
     """
     spread = np.exp(-(pairs.distance_m**2) / (2 * pairs.variance_m2)) / (2 * np.pi * pairs.variance_m2)
     seen = np.clip(recall * present, 1e-6, 1 - 1e-6)
-    ratio = np.log(np.maximum(seen * spread, 1e-300)) - np.log(max(new_per_m2, 1e-12)) - np.log1p(-seen)
+    ratio = np.log(np.maximum(seen * spread, 1e-300)) - np.log(np.maximum(new_per_m2, 1e-12)) - np.log1p(-seen)
     floored: Floats = np.maximum(ratio, _LEAST_RATIO)
     return floored
 
 
-def assign(pairs: Pairs, weight: Floats, n_first: int, n_second: int) -> Integers:
-    """The one-to-one assignment of greatest total weight.
+def exact_weights(ratio: Floats, tie: Hashes) -> Integers:
+    """Weights as whole numbers, so that sums are exact and the best assignment does not depend on company.
 
-    Pairs that nobody competes for are taken at once; the rest is solved as a sparse assignment
-    (Jonker and Volgenant, Computing 38, 1987) with a dummy partner for every row of the first set.
+    A millionth of a unit of log-likelihood is kept; below it a hash of the pair's content breaks ties.
+    5,000 pairs of the largest weight stay below 2⁵³, where float64 stops being exact.
+
+    Args:
+        ratio: (pairs,) log-likelihood ratios, above 0.
+        tie: (pairs,) a hash of the two contents.
+    """
+    steps = np.round(np.minimum(ratio, _RATIO_MAXIMUM) * _STEPS_PER_UNIT).astype(np.int64)
+    return np.maximum(steps, 1) * _TIES + (tie % np.uint64(_TIES)).astype(np.int64)
+
+
+def assign(pairs: Pairs, weight: Integers, n_first: int, n_second: int) -> Integers:
+    """The one-to-one assignment of greatest total weight, solved component by component.
+
+    Pairs that nobody competes for are taken at once; the rest is solved as sparse assignments (Jonker and
+    Volgenant, Computing 38, 1987) with a dummy partner for every row of the first set.
+
+    Args:
+        weight: (pairs,) from ``exact_weights``.
 
     Returns:
         (n_first,) row of the second set, −1 for none.
@@ -114,41 +140,79 @@ def assign(pairs: Pairs, weight: Floats, n_first: int, n_second: int) -> Integer
         np.bincount(pairs.second, minlength=n_second)[pairs.second] == 1
     )
     partner[pairs.first[alone]] = pairs.second[alone]
-    contested = pairs.take(~alone)
-    if len(contested.first):
-        rows, row_of = np.unique(contested.first, return_inverse=True)
-        columns, column_of = np.unique(contested.second, return_inverse=True)
-        chosen = _solve(row_of, column_of, weight[~alone], len(rows), len(columns))
-        matched = chosen >= 0
-        partner[rows[matched]] = columns[chosen[matched]]
+    contested = np.flatnonzero(~alone)
+    first, second, weight = pairs.first[contested], pairs.second[contested], weight[contested]
+    component, kept = components_of_pairs(first, second, weight)
+    for batch in _batches(component[kept]):
+        rows = kept[batch]
+        chosen = _solve(first[rows], second[rows], weight[rows])
+        partner[first[rows[chosen]]] = second[rows[chosen]]
     return partner
 
 
-def _solve(rows: Integers, columns: Integers, weight: Floats, n_rows: int, n_columns: int) -> Integers:
-    ceiling = float(weight.max()) + 1.0
-    own = np.arange(n_rows)
+def components_of_pairs(first: Integers, second: Integers, weight: Integers) -> tuple[Integers, Integers]:
+    """Connected components of the graph of pairs, those above 5,000 members cut at their weakest pairs.
+
+    Returns:
+        (pairs,) number of the component of each pair, and the rows of the pairs that are kept.
+    """
+    kept = np.arange(len(first))
+    component = np.full(len(first), -1, np.int64)
+    settled = 0
+    while len(kept):
+        rows, row_of = np.unique(first[kept], return_inverse=True)
+        columns, column_of = np.unique(second[kept], return_inverse=True)
+        n = len(rows) + len(columns)
+        edges = coo_array((np.ones(len(kept), bool), (row_of, len(rows) + column_of)), shape=(n, n))
+        count, label = connected_components(edges, directed=False)
+        of_pair = label[row_of]
+        large = np.bincount(label, minlength=count) > COMPONENT_MAXIMUM
+        fits = ~large[of_pair]
+        component[kept[fits]] = of_pair[fits] + settled
+        settled += count
+        kept = _without_weakest(kept[~fits], of_pair[~fits], weight)
+    return component, np.flatnonzero(component >= 0)
+
+
+def _without_weakest(pairs: Integers, component: Integers, weight: Integers) -> Integers:
+    """Of each component too large to solve, the pairs but for the weakest twentieth."""
+    if not len(pairs):
+        return pairs
+    order = np.lexsort((weight[pairs], component))
+    _, begin, size = np.unique(component[order], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(begin, size)
+    return np.sort(pairs[order[rank >= np.repeat(np.maximum(size // 20, 1), size)]])
+
+
+def _batches(component: Integers) -> Iterator[Integers]:
+    """Rows of whole components, some thousand pairs at a time: one call for all would grow quadratically."""
+    order = np.argsort(component, kind="stable")
+    bounds = np.flatnonzero(np.diff(component[order], prepend=-1))
+    begin = 0
+    for end in [*bounds[1:].tolist(), len(order)]:
+        if end - begin >= _BATCH_PAIRS or end == len(order):
+            yield order[begin:end]
+            begin = end
+
+
+def _solve(first: Integers, second: Integers, weight: Integers) -> Integers:
+    """Numbers of the pairs chosen among those given."""
+    rows, row_of = np.unique(first, return_inverse=True)
+    columns, column_of = np.unique(second, return_inverse=True)
+    own = np.arange(len(rows))
+    ceiling = (_RATIO_MAXIMUM * _STEPS_PER_UNIT + 2) * _TIES
     costs = coo_array(
         (
             # A stored 0 counts as "no edge": all costs stay at 1 or above.
-            np.concatenate([ceiling - weight + 1.0, np.full(n_rows, ceiling + 1.0)]),
-            (np.concatenate([rows, own]), np.concatenate([columns, n_columns + own])),
+            np.concatenate([ceiling - weight, np.full(len(rows), ceiling)]).astype(np.float64),
+            (np.concatenate([row_of, own]), np.concatenate([column_of, len(columns) + own])),
         ),
-        shape=(n_rows, n_columns + n_rows),
+        shape=(len(rows), len(columns) + len(rows)),
     )
     found_rows, found_columns = min_weight_full_bipartite_matching(csr_array(costs))
-    chosen = np.full(n_rows, -1, np.int64)
-    real = found_columns < n_columns
-    chosen[found_rows[real]] = found_columns[real]
-    return chosen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shift:
-    """A systematic displacement of a look against the inventory, in metres, and the pairs that show it."""
-
-    x_m: float
-    y_m: float
-    pairs: int
+    chosen = np.full(len(rows), -1, np.int64)
+    chosen[found_rows] = found_columns
+    return np.flatnonzero(chosen[row_of] == column_of)
 
 
 def estimate_shift(looked: Positions, known: Positions) -> Shift | None:
@@ -156,7 +220,8 @@ def estimate_shift(looked: Positions, known: Positions) -> Shift | None:
 
     The mode of all displacements within 6 m, found by counting neighbours in displacement space and
     refined by mean shift. It must stand out of the even background of chance pairs by five sigmas, and
-    be shown by three in ten of what was seen.
+    be shown by three in ten of what was seen. Less than 0.25 m is none; above, it is given to 0.05 m, far
+    below any position's error, so that a few pairs more or less do not move a whole scene.
     """
     if len(looked) < _SHIFT_LEAST_PAIRS or len(known) < _SHIFT_LEAST_PAIRS:
         return None
@@ -173,11 +238,12 @@ def estimate_shift(looked: Positions, known: Positions) -> Shift | None:
     best = np.flatnonzero(counts == counts.max())
     mode = moved[best[np.argmin((moved[best] ** 2).sum(axis=1))]]
     for _ in range(10):
-        mode = moved[tree.query_ball_point(mode, _SHIFT_KERNEL_M)].mean(axis=0)
+        mode = moved[tree.query_ball_point(mode, _SHIFT_KERNEL_M, return_sorted=True)].mean(axis=0)
     support = len(tree.query_ball_point(mode, _SHIFT_KERNEL_M))
     background = len(moved) * (_SHIFT_KERNEL_M / _SHIFT_RADIUS_M) ** 2
     share = support / len(moved) * near.nnz / len(looked)
     stands_out = support - background > _SHIFT_LEAST_SIGMAS * np.sqrt(background + 1)
-    if not stands_out or share < _SHIFT_LEAST_SHARE or np.hypot(*mode) < _SHIFT_LEAST_M:
+    if not stands_out or share < _SHIFT_LEAST_SHARE:
         return None
-    return Shift(x_m=float(mode[0]), y_m=float(mode[1]), pairs=support)
+    x_m, y_m = np.round(mode / _SHIFT_STEP_M) * _SHIFT_STEP_M if np.hypot(*mode) >= _SHIFT_LEAST_M else (0, 0)
+    return Shift(x_m=round(float(x_m), 2), y_m=round(float(y_m), 2), pairs=support)
