@@ -1,4 +1,4 @@
-"""Bulk rows into staging tables by COPY; set-based SQL carries them on."""
+"""Bulk rows by COPY: into staging tables, where set-based SQL carries them on, and out as columns."""
 
 import io
 from collections.abc import Mapping
@@ -42,6 +42,45 @@ def copy_rows(connection: Connection, table: Table, columns: Mapping[str, Any]) 
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     with driver.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(text.getbuffer())
+
+
+def read_rows(
+    connection: Connection, query: str, parameters: Mapping[str, Any], columns: Mapping[str, pa.DataType]
+) -> dict[str, NDArray[Any]]:
+    """The rows of a query as columns.
+
+    Args:
+        query: SQL with ``%(name)s`` for parameters, which the driver quotes: COPY takes none of its own.
+        columns: name and type of each, in order; NULL is not expected but in timestamps (``NEVER``) and
+            float32 (NaN).
+    """
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    text = io.BytesIO()
+    statement = f"COPY ({query}) TO STDOUT (FORMAT CSV)".encode()
+    with driver.cursor() as cursor, cursor.copy(statement, dict(parameters)) as copy:
+        for part in copy:
+            text.write(part)
+    if not text.tell():
+        return {name: _as_array(pa.chunked_array([], type=kind)) for name, kind in columns.items()}
+    text.seek(0)
+    table = csv.read_csv(
+        text,
+        read_options=csv.ReadOptions(column_names=list(columns)),
+        convert_options=csv.ConvertOptions(
+            column_types=dict(columns),
+            null_values=[""],
+            true_values=["t"],
+            false_values=["f"],
+            strings_can_be_null=True,
+        ),
+    )
+    return {name: _as_array(table[name]) for name in columns}
+
+
+def _as_array(column: pa.ChunkedArray) -> NDArray[Any]:
+    if pa.types.is_timestamp(column.type):
+        return np.asarray(column.cast(pa.int64()).fill_null(NEVER).to_numpy())
+    return np.array(column.to_numpy())
 
 
 def instants(micros: NDArray[np.int64]) -> pa.Array:

@@ -258,7 +258,6 @@ survey = Table(
     Column("windows", Integer, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("withdrawn_at", Instant),
-    Column("shift_m", ARRAY(Double), comment="systematic shift removed before matching, (x, y)"),
     _recorded_at(),
     UniqueConstraint("city_id", "public_id"),
     UniqueConstraint("scene_id", "model_sha256", "settings_key"),
@@ -272,6 +271,10 @@ survey_class = Table(
     Column("class", Text, ForeignKey(f"{SCHEMA}.asset_class.name"), nullable=False),
     Column("in_force", Boolean, nullable=False, comment="derived (R3)"),
     Column("adequate", Boolean, nullable=False, comment="may testify to absence (R5)"),
+    Column("folded_at", Instant, comment="instant of the look that the stored states hold it for; null: none"),
+    Column("shift_x_m", Double, comment="shift of its scene that the stored states are free of (R7)"),
+    Column("shift_y_m", Double),
+    Column("shift_pairs", Integer, comment="pairs that show the shift; null: cannot tell"),
     PrimaryKeyConstraint("survey_id", "class"),
 )
 
@@ -293,10 +296,11 @@ observation = Table(
     Column("score", REAL, nullable=False),
     Column("plausible", Boolean, nullable=False, comment="size within the class's range (R6)"),
     Column("box_px", ARRAY(REAL), nullable=False),
+    Column("cell", BigInteger, nullable=False, comment="square kilometre of (x, y), see domain/cells.py"),
     PrimaryKeyConstraint("city_id", "id"),
     CheckConstraint("error_m > 0 and width_m > 0 and height_m > 0", name="sizes"),
     CheckConstraint("score between 0 and 1", name="score"),
-    Index("observation_survey_idx", "survey_id", "class"),
+    Index("observation_survey_idx", "survey_id", "class", "cell"),
     Index("observation_geom_idx", "geom", postgresql_using="gist"),
     **_BY_CITY,
 )
@@ -319,6 +323,7 @@ decision = Table(
     Column("author", Text, nullable=False),
     Column("reason", Text),
     Column("retracts", BigInteger),
+    Column("folded", Boolean, nullable=False, server_default=text("false"), comment="in the stored states"),
     _recorded_at(),
     PrimaryKeyConstraint("city_id", "id"),
     UniqueConstraint("city_id", "public_id"),
@@ -327,6 +332,8 @@ decision = Table(
         name="kind",
     ),
     CheckConstraint("(kind = 'retract') = (retracts is not null)", name="retracts"),
+    Index("decision_place_idx", "class", "x", "y"),
+    Index("decision_unfolded_idx", "class", postgresql_where=text("not folded")),
     **_BY_CITY,
 )
 
@@ -339,6 +346,7 @@ asset = Table(
     Column("class", Text, nullable=False, comment="the class it was minted as"),
     Column("root_observation", BigInteger, comment="the observation that minted it (R7)"),
     Column("root_decision", BigInteger, comment="or the decision"),
+    Column("anchor", BigInteger, comment="the root or, while it is no evidence, the track's next observation"),
     Column("alias_of", BigInteger, comment="the older id of the same track, while they share it"),
     Column("replaces", BigInteger),
     _recorded_at(),
@@ -348,6 +356,8 @@ asset = Table(
     UniqueConstraint("city_id", "root_decision"),
     CheckConstraint("(root_observation is null) <> (root_decision is null)", name="root"),
     CheckConstraint("alias_of <> id", name="alias"),
+    Index("asset_anchor_idx", "anchor"),
+    Index("asset_alias_idx", "alias_of", postgresql_where=text("alias_of is not null")),
     comment="identities: never deleted, never used twice",
     **_BY_CITY,
 )
@@ -364,43 +374,66 @@ asset_hit = Table(
     **_BY_CITY,
 )
 
+
+
+def _state_columns(*, commented: bool = False) -> list[Column[Any]]:
+    """What is said of an asset for a time; from ``track`` on it is the fold's own memory (domain/tracks.py)."""
+    columns = [
+        Column("asset_id", BigInteger, comment="null for mobile classes, which have no identity (R10)"),
+        Column("observation_id", BigInteger, comment="the newest evidence, if an observation"),
+        Column("decision_id", BigInteger, comment="the newest evidence, if a decision"),
+        Column("survey_id", BigInteger),
+        Column("class", Text, nullable=False),
+        Column("valid_from", Instant, nullable=False),
+        Column("valid_to", Instant, comment="null: until now"),
+        Column("listed", Boolean, nullable=False, comment="counted as present (R8)"),
+        Column("status", Text, nullable=False),
+        Column("verified", Boolean, nullable=False),
+        Column("review", Boolean, nullable=False, comment="later imagery asks a person again (R11)"),
+        Column("probability", REAL, nullable=False),
+        Column("geom", _point(), nullable=False),
+        Column("x", Double, nullable=False),
+        Column("y", Double, nullable=False),
+        Column("error_m", REAL, nullable=False),
+        Column("width_m", REAL, nullable=False),
+        Column("height_m", REAL, nullable=False),
+        Column("score", REAL),
+        Column("hits", SmallInteger, nullable=False),
+        Column("first_seen", Instant, nullable=False),
+        Column("last_seen", Instant, nullable=False),
+        Column("first_missed", Instant, comment="first adequate look without a hit since last_seen (R9)"),
+        Column("details", JSONB),
+        Column("digest", BigInteger, nullable=False, comment="hash of the content, for comparing folds"),
+        Column("change_id", BigInteger, comment="the change that said so"),
+        Column("track", BigInteger, nullable=False, comment="observation that minted it, or −decision"),
+        Column("minted_as", Text, nullable=False, comment="class of the evidence"),
+        Column("cell", BigInteger, nullable=False, comment="square kilometre of (x, y)"),
+        Column("look", BigInteger, comment="campaign: the newest adequate look at its ground"),
+        Column("hit", Boolean, nullable=False, comment="whether that look saw it"),
+        Column("misses", SmallInteger, nullable=False, comment="adequate misses since the last hit"),
+        Column("model", BigInteger, comment="number of the model that last saw it"),
+        Column("content", BigInteger, nullable=False, comment="hash of the newest hit"),
+        Column("merged_into", BigInteger, comment="track of which it is a part (R11)"),
+        Column("replaces", BigInteger, comment="track whose place it has taken (R9)"),
+    ]
+    for column in columns:
+        column.comment = column.comment if commented else None
+    return columns
+
+
 asset_state = Table(
     "asset_state",
     metadata,
     _city_id(),
     _row_id("asset_state"),
-    Column("asset_id", BigInteger, comment="null for mobile classes, which have no identity (R10)"),
-    Column("observation_id", BigInteger, comment="the newest evidence, if an observation"),
-    Column("decision_id", BigInteger, comment="the newest evidence, if a decision"),
-    Column("survey_id", BigInteger),
-    Column("class", Text, nullable=False),
-    Column("valid_from", Instant, nullable=False),
-    Column("valid_to", Instant, comment="null: until now"),
-    Column("listed", Boolean, nullable=False, comment="counted as present (R8)"),
-    Column("status", Text, nullable=False),
-    Column("verified", Boolean, nullable=False),
-    Column("review", Boolean, nullable=False, comment="later imagery asks a person again (R11)"),
-    Column("probability", REAL, nullable=False),
-    Column("geom", _point(), nullable=False),
-    Column("x", Double, nullable=False),
-    Column("y", Double, nullable=False),
-    Column("error_m", REAL, nullable=False),
-    Column("width_m", REAL, nullable=False),
-    Column("height_m", REAL, nullable=False),
-    Column("score", REAL),
-    Column("hits", SmallInteger, nullable=False),
-    Column("first_seen", Instant, nullable=False),
-    Column("last_seen", Instant, nullable=False),
-    Column("first_missed", Instant, comment="first adequate look without a hit since last_seen (R9)"),
-    Column("details", JSONB),
-    Column("digest", BigInteger, nullable=False, comment="hash of the content, for comparing folds"),
+    *_state_columns(commented=True),
     PrimaryKeyConstraint("city_id", "id"),
     CheckConstraint("status in ('present', 'doubtful', 'gone', 'rejected')", name="status"),
     CheckConstraint("valid_to is null or valid_to > valid_from", name="valid"),
     CheckConstraint("probability between 0 and 1", name="probability"),
     CheckConstraint("(asset_id is null) <= (observation_id is not null)", name="subject"),
     Index("asset_state_asset_idx", "asset_id", "valid_from"),
-    Index("asset_state_class_idx", "class", "valid_from"),
+    Index("asset_state_cell_idx", "minted_as", "cell"),
     Index(
         "asset_state_now_idx",
         "geom",
@@ -412,17 +445,31 @@ asset_state = Table(
     **_BY_CITY,
 )
 
+look_cell = Table(
+    "look_cell",
+    metadata,
+    _city_id(),
+    Column("class", Text, nullable=False),
+    Column("campaign_id", BigInteger, nullable=False),
+    Column("cell", BigInteger, nullable=False),
+    Column("hits", BigInteger, nullable=False, comment="observations on ground that their own scene owns"),
+    Column("area_m2", Double, nullable=False, comment="surveyed ground"),
+    PrimaryKeyConstraint("city_id", "class", "campaign_id", "cell"),
+    comment="what a look saw in each square kilometre: how its ground is divided for listing (R8)",
+    **_BY_CITY,
+)
+
 membership = Table(
     "membership",
     metadata,
     _city_id(),
     Column("state_id", BigInteger, nullable=False),
     Column("area_version_id", BigInteger, nullable=False),
-    Column("valid_from", Instant, nullable=False),
+    Column("valid_from", Instant, nullable=False, comment="-infinity: always"),
     Column("valid_to", Instant, comment="null: until now"),
     PrimaryKeyConstraint("city_id", "area_version_id", "state_id", "valid_from"),
     Index("membership_state_idx", "state_id"),
-    comment="the area version of each level that holds a state's position, and when (R12)",
+    comment="the area version of each level that holds a state's position, and when, if the state is valid (R12)",
     **_BY_CITY,
 )
 
@@ -461,23 +508,31 @@ coverage = Table(
     **_BY_CITY,
 )
 
+change = Table(
+    "change",
+    metadata,
+    _city_id(),
+    _row_id("change"),
+    _recorded_at(),
+    Column("cause", Text, nullable=False, comment="what was done"),
+    Column("subject", Text, comment="to what: a scene, a survey, a decision, a model"),
+    Column("author", Text, nullable=False),
+    PrimaryKeyConstraint("city_id", "id"),
+    comment="what made the stored states change (R14)",
+    **_BY_CITY,
+)
+
 history = Table(
     "history",
     metadata,
     _city_id(),
-    _row_id("history"),
-    _recorded_at(),
-    Column("asset_id", BigInteger),
-    Column("state_id", BigInteger, nullable=False),
-    Column("change", SmallInteger, nullable=False, comment="+1 said from now on, -1 no longer said"),
-    Column("state", JSONB, nullable=False),
-    Column("cause", Text, nullable=False),
-    Column("cause_id", Text),
-    Column("author", Text, nullable=False),
+    Column("id", BigInteger, nullable=False),
+    *_state_columns(),
+    Column("ended_by", BigInteger, nullable=False, comment="the change since which it is no longer said"),
     PrimaryKeyConstraint("city_id", "id"),
-    CheckConstraint("change in (-1, 1)", name="change"),
-    Index("history_asset_idx", "asset_id", "recorded_at"),
-    comment="every change of a state with its cause (R14): summed up to R, what was known at R",
+    Index("history_asset_idx", "asset_id"),
+    comment="states that are no longer said (R14). What was known at R: what was said by then and not ended yet; "
+    "each state lasted until the next one of its track",
     **_BY_CITY,
 )
 
@@ -521,6 +576,7 @@ staging_observation = Table(
     Column("y_min", REAL, nullable=False),
     Column("x_max", REAL, nullable=False),
     Column("y_max", REAL, nullable=False),
+    Column("cell", BigInteger, nullable=False),
     Index("staging_observation_job_idx", "job"),
     prefixes=["UNLOGGED"],
 )
@@ -530,33 +586,21 @@ staging_state = Table(
     metadata,
     Column("job", BigInteger, nullable=False),
     Column("id", BigInteger, nullable=False),
-    Column("asset_id", BigInteger),
-    Column("observation_id", BigInteger),
-    Column("decision_id", BigInteger),
-    Column("survey_id", BigInteger),
-    Column("class", Text, nullable=False),
-    Column("valid_from", Instant, nullable=False),
-    Column("valid_to", Instant),
-    Column("listed", Boolean, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("verified", Boolean, nullable=False),
-    Column("review", Boolean, nullable=False),
-    Column("probability", REAL, nullable=False),
+    *(column for column in _state_columns() if column.name not in {"geom", "change_id"}),
     Column("lon", Double, nullable=False),
     Column("lat", Double, nullable=False),
-    Column("x", Double, nullable=False),
-    Column("y", Double, nullable=False),
-    Column("error_m", REAL, nullable=False),
-    Column("width_m", REAL, nullable=False),
-    Column("height_m", REAL, nullable=False),
-    Column("score", REAL),
-    Column("hits", SmallInteger, nullable=False),
-    Column("first_seen", Instant, nullable=False),
-    Column("last_seen", Instant, nullable=False),
-    Column("first_missed", Instant),
-    Column("details", JSONB),
-    Column("digest", BigInteger, nullable=False),
     Index("staging_state_job_idx", "job"),
+    prefixes=["UNLOGGED"],
+)
+
+staging_end = Table(
+    "staging_end",
+    metadata,
+    Column("job", BigInteger, nullable=False),
+    Column("state_id", BigInteger, nullable=False),
+    Column("removed", Boolean, nullable=False),
+    Column("valid_to", Instant, comment="of a state that stays: where it ends now"),
+    Index("staging_end_job_idx", "job"),
     prefixes=["UNLOGGED"],
 )
 
@@ -566,9 +610,32 @@ staging_membership = Table(
     Column("job", BigInteger, nullable=False),
     Column("state_id", BigInteger, nullable=False),
     Column("area_version_id", BigInteger, nullable=False),
-    Column("valid_from", Instant, nullable=False),
+    Column("valid_from", Instant),
     Column("valid_to", Instant),
     Index("staging_membership_job_idx", "job"),
+    prefixes=["UNLOGGED"],
+)
+
+staging_hit = Table(
+    "staging_hit",
+    metadata,
+    Column("job", BigInteger, nullable=False),
+    Column("observation_id", BigInteger, nullable=False),
+    Column("asset_id", BigInteger, nullable=False),
+    Index("staging_hit_job_idx", "job"),
+    prefixes=["UNLOGGED"],
+)
+
+staging_asset = Table(
+    "staging_asset",
+    metadata,
+    Column("job", BigInteger, nullable=False),
+    Column("id", BigInteger, nullable=False),
+    Column("public_id", Text, nullable=False),
+    Column("root_observation", BigInteger),
+    Column("root_decision", BigInteger),
+    Column("replaces", BigInteger),
+    Index("staging_asset_job_idx", "job"),
     prefixes=["UNLOGGED"],
 )
 

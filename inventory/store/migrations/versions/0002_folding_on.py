@@ -1,0 +1,22 @@
+"""Folding on: states that a fold can go on from, changes with their cause, history as whole states.
+
+Run: before the program's upgrade. The first change of each city then folds it from nothing.
+"""
+
+from pathlib import Path
+
+from alembic import op
+from sqlalchemy import text
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+_SQL = Path(__file__).parent.parent / "sql"
+
+
+def upgrade() -> None:
+    # One command at a time, as the driver wants it; a blank line ends each in these files.
+    for statement in (_SQL / "0002_folding_on.sql").read_text(encoding="utf-8").split(";\n\n"):
+        op.execute(text(statement.replace(":", r"\:")))
