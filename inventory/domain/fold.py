@@ -157,6 +157,7 @@ class _Folding:
         self.texts: list[dict[str, Any]] = []
         self.models: list[str] = []
         self.grounds: list[shapely.Geometry] = []
+        self.look_models: list[int] = []
         self.tallies: dict[int, SurveyTally] = {}
         self.hit_observation: list[Integers] = []
         self.hit_track: list[Integers] = []
@@ -182,6 +183,7 @@ class _Folding:
         self._lower(missed, look, number, model)
         self._touch(ground, number)
         self.grounds.append(ground)
+        self.look_models.append(model)
         self.hit_observation.append(hits.member_ids)
         self.hit_track.append(partner[hits.member_of])
         self._tally(look, hits, seen_before, missed, shift)
@@ -285,13 +287,18 @@ class _Folding:
         """New tracks for hits that belong to none; their numbers in order."""
         row = np.flatnonzero(fresh)
         things = hits.things.take(row)
-        before = np.zeros(len(row), np.int64)
-        for earlier in self.grounds:
-            before += shapely.contains_xy(_prepared(earlier), things.x, things.y)
+        before, others = np.zeros((2, len(row)), np.int64)
+        for earlier, its_model in zip(self.grounds, self.look_models, strict=True):
+            inside = shapely.contains_xy(_prepared(earlier), things.x, things.y)
+            if its_model == model:
+                before += inside
+            else:
+                others += inside
         probability = existence.first_hit_probability(
             look.reliability,
             hits_per_m2=len(hits.things) / max(float(shapely.area(ground)), 1.0),
             looks_before=before,
+            others_before=others,
         )
         replaced = self._replaced(things.x, things.y)
         track = self._append(
@@ -354,6 +361,7 @@ class _Folding:
         """Who is counted, on the ground of each look that is still the newest somewhere (R8)."""
         t = self.t
         decided = t["verified"] | (t["status"] == REJECTED) | ~self._known()
+        before = t["listed"]
         t["listed"] = t["verified"] & (t["status"] != REJECTED) & self._known()
         for number in np.unique(t["look"][~decided]):
             rows = np.flatnonzero(~decided & (t["look"] == number))
@@ -363,6 +371,7 @@ class _Folding:
             t["listed"][rows] = existence.choose_listed(
                 existence.listing_cells(t["x"][rows], t["y"][rows], hit),
                 hit=hit,
+                before=before[rows],
                 probability=t["probability"][rows],
                 gone=t["status"][rows] == GONE,
                 score=np.nan_to_num(t["score"][rows]),
