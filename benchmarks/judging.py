@@ -52,17 +52,30 @@ def judge(flown: Flown, folded: Folded) -> list[Verdict]:
     return [history.verdict(number) for number in range(len(flown.looks))]
 
 
+def discordant(flown: Flown, folded: Folded, first: int, last: int) -> tuple[int, int]:
+    """How many tracks were hit by one of two looks and not by the other: only before, only after."""
+    look_of = look_of_observations(flown)[folded.hit_observation]
+    before, after = (np.unique(folded.hit_track[look_of == number]) for number in (first, last))
+    both = len(np.intersect1d(before, after))
+    return len(before) - both, len(after) - both
+
+
+def look_of_observations(flown: Flown) -> Integers:
+    """(observations,) the number of the look of each, by id."""
+    look_of = np.empty(len(flown.tree_of), np.int64)
+    for number, look in enumerate(flown.looks):
+        for scene in look.scenes:
+            look_of[scene.observations.id] = number
+    return look_of
+
+
 class _History:
     """Tracks, observations and trees, brought together once."""
 
     def __init__(self, flown: Flown, folded: Folded) -> None:
         self.flown, self.folded = flown, folded
         self.tracks = len(folded.tracks["root_observation"])
-        look_of = np.empty(len(flown.tree_of), np.int64)
-        for number, look in enumerate(flown.looks):
-            for scene in look.scenes:
-                look_of[scene.observations.id] = number
-        self.link_look = look_of[folded.hit_observation]
+        self.link_look = look_of_observations(flown)[folded.hit_observation]
         self.link_tree = flown.tree_of[folded.hit_observation]
         self.link_track = folded.hit_track
         self.ever_listed = np.zeros(len(flown.city.x), bool)
