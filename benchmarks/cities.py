@@ -63,6 +63,8 @@ _BLOCK_SHARES = {"forest": 0.08, "park": 0.15, "garden": 0.77}
 _PITCH_TO_LEAST = {"forest": (1.0, 2.0), "park": (2.0, 0.0), "garden": (3.0, 0.0)}
 """Pitch of a kind's lattice: factor of the least distance, and metres on top."""
 _TREES_PER_BLOCK = 24.0
+_DENSE_M = 6.0
+"""Up to this least distance there is room for so many."""
 _CROSSING_M = 10.0
 """Street trees keep this far from the middle of a crossing."""
 _CROWN_MEDIAN_M = 5.0
@@ -193,10 +195,10 @@ def grow_city(
     """
     random = np.random.default_rng([seed, 1])
     felled, planted = felled or {}, planted or {}
-    blocks = int(np.ceil((side_m / BLOCK_M) if side_m else np.sqrt(trees / _TREES_PER_BLOCK)))
-    x, y, kind = _slots(random, blocks, least_distance_m)
     new = {year: round(share * trees) for year, share in planted.items()}
     wanted = trees + sum(new.values())
+    blocks = int(np.ceil(side_m / BLOCK_M)) if side_m else _blocks(wanted, least_distance_m)
+    x, y, kind = _slots(random, blocks, least_distance_m)
     if wanted > len(x):
         raise ValueError(f"{len(x)} slots on {blocks}² blocks are too few for {wanted} trees")
     # The largest keys of log weight + Gumbel noise are a weighted draw without replacement (Efraimidis
@@ -216,6 +218,13 @@ def grow_city(
         planted=np.repeat([1, *new], [trees, *new.values()]),
         felled=_felled(wanted, {year: round(share * trees) for year, share in felled.items()}),
     )
+
+
+def _blocks(trees: int, least_m: float) -> int:
+    """Blocks a side at the usual density, or thinner where the least distance asks for it."""
+    per_block = _TREES_PER_BLOCK * min(1.0, (_DENSE_M / least_m) ** 2)
+    # The first block has no street: a single one would hold next to nothing.
+    return max(2, int(np.ceil(np.sqrt(trees / per_block))))
 
 
 def _felled(trees: int, numbers: Mapping[int, int]) -> Integers:
@@ -291,7 +300,9 @@ def fly(city: City, flights: Sequence[Flight]) -> Flown:
         for row, ground in enumerate(_grounds(city, flight)):
             seen = _see(random, city, flight, lasting[flight.detector.model], ground, shift)
             name = f"{city.seed} {city.side_m} {number} {row} {flight.source} {flight.detector.model}"
-            scene = _scene_look(seen, flight, city, ground, name, survey_id=1000 * number + row, first_id=first_id)
+            scene = _scene_look(
+                seen, flight, city, ground, name, survey_id=1000 * number + row, first_id=first_id
+            )
             scenes.append(scene)
             trees.append(seen["tree"])
             first_id += len(seen["tree"])
@@ -391,7 +402,10 @@ def _grounds(city: City, flight: Flight) -> list[shapely.Polygon]:
     half = flight.overlap_m / 2
     return [
         shapely.box(
-            max(xs[i] - half, left), max(ys[j] - half, bottom), min(xs[i + 1] + half, right), min(ys[j + 1] + half, top)
+            max(xs[i] - half, left),
+            max(ys[j] - half, bottom),
+            min(xs[i + 1] + half, right),
+            min(ys[j + 1] + half, top),
         )
         for i in range(columns)
         for j in range(rows)

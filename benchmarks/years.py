@@ -216,7 +216,13 @@ def _over_shares(shares: dict[float, dict[str, float]]) -> dict[str, float]:
     def all_of(name: str) -> list[float]:
         return [values[name] for values in shares.values()]
 
-    largest = ("count_error_max", "count_error_felled_max", "duplicates_max", "felled_listed", "sparse_dropped")
+    largest = (
+        "count_error_max",
+        "count_error_felled_max",
+        "duplicates_max",
+        "felled_listed",
+        "sparse_dropped",
+    )
     least = ("id_kept_min", "felled_gone", "precision_gain_min", "net_interval_coverage", "standing_listed")
     return {
         **{name: max(all_of(name)) for name in largest},
