@@ -41,8 +41,9 @@ def first_hit_probability(
     unseen_by_others = np.where(others > 0, blind + (1 - blind) * (1 - r) ** others, 1.0)
     left = (1 - r) ** looks_before * unseen_by_others
     came = np.where(looks_before + others > 0, _CHANGED_SHARE, 0.0)
-    expected = real_per_m2 * r * ((1 - blind) * left + came)
-    false = reliability.false_alarms_per_m2 * np.where(looks_before > 0, 1 - s, 1.0)
+    expected = real_per_m2 * reliability.recall * (left + came)
+    # Those that persist come anew only where the ground changed.
+    false = reliability.false_alarms_per_m2 * np.where(looks_before > 0, 1 - s * (1 - _CHANGED_SHARE), 1.0)
     return np.clip(expected / np.maximum(expected + false, 1e-15), *PROBABILITY_RANGE)
 
 
