@@ -58,20 +58,23 @@ def updated_probability(
     *,
     hit: NDArray[np.bool_],
     same_model: NDArray[np.bool_],
+    missed_before: NDArray[np.bool_],
     gate_area_m2: Floats,
 ) -> Floats:
     """Bayes' rule for assets already known, after a hit or an adequate miss.
 
     What a model has seen once it is not blind to: a real thing is hit again with probability r / (1 − s·(1 − r)),
     a false alarm with s + (1 − s)·λ·(area of the gate), s the persistent share: repeated looks by one model
-    are not independent. By another model: with r, and with λ·(area of the gate).
+    are not independent. By another model: with r, and with λ·(area of the gate). A false alarm that was missed
+    since its last hit is none of those that persist.
     """
     s = np.where(same_model, reliability.persistent_share, 0.0)
     real = reliability.recall / np.where(same_model, 1 - _blind_share(reliability), 1.0)
     real = np.minimum(real, 1.0) * (1 - _CHANGED_SHARE)
     chance = np.clip(reliability.false_alarms_per_m2 * gate_area_m2, 1e-3, 0.5)
+    lasting = np.where(missed_before, 0.0, s)
     # A hit never speaks against a thing.
-    false = np.minimum(s + (1 - s) * chance, 0.95 * real)
+    false = np.minimum(lasting + (1 - lasting) * chance, 0.95 * real)
     likelihood_ratio = np.where(hit, real / false, (1 - real) / (1 - false))
     odds = probability / (1 - probability) * likelihood_ratio
     return np.clip(odds / (1 + odds), *PROBABILITY_RANGE)

@@ -250,6 +250,7 @@ class _Folding:
             look.reliability,
             hit=np.ones(len(track), bool),
             same_model=t["model"][track] == model,
+            missed_before=t["misses"][track] > 0,
             gate_area_m2=self._gate_area_m2(track),
         )
         weight = t["error_m"][track] ** 2 / (t["error_m"][track] ** 2 + things.error_m[row] ** 2)
@@ -336,6 +337,7 @@ class _Folding:
             look.reliability,
             hit=np.zeros(len(missed), bool),
             same_model=t["model"][missed] == model,
+            missed_before=t["misses"][missed] > 0,
             gate_area_m2=self._gate_area_m2(missed),
         )
         t["misses"][missed] += 1

@@ -33,7 +33,9 @@ def first(share: float, looks_before: int, others_before: int = 0) -> float:
     )
 
 
-def updated(probability: float, share: float, *, hit: bool, same_model: bool = True) -> float:
+def updated(
+    probability: float, share: float, *, hit: bool, same_model: bool = True, missed_before: bool = False
+) -> float:
     """Probability after one more look."""
     return float(
         updated_probability(
@@ -41,6 +43,7 @@ def updated(probability: float, share: float, *, hit: bool, same_model: bool = T
             reliable(share),
             hit=np.array([hit]),
             same_model=np.array([same_model]),
+            missed_before=np.array([missed_before]),
             gate_area_m2=np.array([20.0]),
         )[0]
     )
@@ -69,6 +72,13 @@ def test_r8_what_one_model_is_blind_to_another_may_be_first_to_see() -> None:
 def test_r8_a_hit_never_lowers_and_a_miss_never_raises(share: float, before: float, same_model: bool) -> None:
     assert updated(before, share, hit=True, same_model=same_model) >= before
     assert updated(before, share, hit=False, same_model=same_model) <= before
+
+
+@given(st.floats(0.3, 1.0))
+def test_r8_what_is_seen_again_after_a_miss_is_no_false_alarm_that_persists(share: float) -> None:
+    once = first(share, 0)
+    again = updated(updated(once, share, hit=False), share, hit=True, missed_before=True)
+    assert again > updated(once, share, hit=True)
 
 
 def listed(**columns: Any) -> list[bool]:
