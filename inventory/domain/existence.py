@@ -5,28 +5,47 @@ from numpy.typing import NDArray
 
 from inventory.domain.evidence import Floats, Hashes, Integers, Reliability
 
-_PLANTED_SHARE = 0.01
-"""Share of new things between two looks, so that a first hit late in a long series is not held impossible."""
+STAYING_ODDS = 1.5
+"""What is listed makes way only for what is more probable by this factor."""
+_CHANGED_SHARE = 0.01
+"""Share of trees that go, and that come, between two looks: so that a first hit late in a long series is not
+held impossible, nor a miss of a model whose errors all persist."""
 PROBABILITY_RANGE = (0.001, 0.999)
 
 
-def first_hit_probability(reliability: Reliability, *, hits_per_m2: float, looks_before: Integers) -> Floats:
+def first_hit_probability(
+    reliability: Reliability,
+    *,
+    hits_per_m2: float | Floats,
+    looks_before: Integers,
+    others_before: Integers | int = 0,
+) -> Floats:
     """Probability that a first hit is real: r·u / (r·u + λ), u the density of things not yet detected.
 
+    Things to which the model is blind make no hit, and false alarms that persist were there at the model's
+    first look: from the second on, what counts is what is seen by chance.
+
     Args:
-        hits_per_m2: density of the look's hits, of which the card's precision is real.
-        looks_before: (n,) adequate looks at that ground before this one.
+        hits_per_m2: density of the look's hits, of which the card's precision is real; one, or one a hit.
+        looks_before: (n,) adequate looks at that ground by the same model before this one.
+        others_before: (n,) those by other models, taken to be as good as this one.
     """
-    r = reliability.recall
-    real_per_m2 = hits_per_m2 * reliability.precision / r
-    # What k looks with recall r have left undetected; errors that persist are missed every time.
-    s = reliability.persistent_share
-    left = s * (1 - r) + (1 - s) * (1 - r) ** np.maximum(looks_before, 1)
-    undetected = real_per_m2 * np.where(looks_before == 0, 1.0, left + _PLANTED_SHARE)
-    expected = r * undetected
-    return np.clip(
-        expected / np.maximum(expected + reliability.false_alarms_per_m2, 1e-15), *PROBABILITY_RANGE
-    )
+    s, blind = reliability.persistent_share, _blind_share(reliability)
+    r = reliability.recall / (1 - blind)
+    real_per_m2 = np.asarray(hits_per_m2) * reliability.precision / reliability.recall
+    others = np.asarray(others_before)
+    unseen_by_others = np.where(others > 0, blind + (1 - blind) * (1 - r) ** others, 1.0)
+    left = (1 - r) ** looks_before * unseen_by_others
+    came = np.where(looks_before + others > 0, _CHANGED_SHARE, 0.0)
+    expected = real_per_m2 * reliability.recall * (left + came)
+    # Those that persist come anew only where the ground changed.
+    false = reliability.false_alarms_per_m2 * np.where(looks_before > 0, 1 - s * (1 - _CHANGED_SHARE), 1.0)
+    return np.clip(expected / np.maximum(expected + false, 1e-15), *PROBABILITY_RANGE)
+
+
+def _blind_share(reliability: Reliability) -> float:
+    """Share of things that a model misses in every look: that part of its misses which persists."""
+    return min(reliability.persistent_share * (1 - reliability.recall), 1 - 1e-6)
 
 
 def updated_probability(
@@ -35,50 +54,33 @@ def updated_probability(
     *,
     hit: NDArray[np.bool_],
     same_model: NDArray[np.bool_],
+    missed_before: NDArray[np.bool_],
     gate_area_m2: Floats,
 ) -> Floats:
     """Bayes' rule for assets already known, after a hit or an adequate miss.
 
-    A real thing is hit again with probability s + (1 − s)·r, a false alarm with s + (1 − s)·λ·(area of the
-    gate), s the persistent share: repeated looks by one model are not independent.
+    What a model has seen once it is not blind to: a real thing is hit again with probability r / (1 − s·(1 − r)),
+    a false alarm with s + (1 − s)·λ·(area of the gate), s the persistent share: repeated looks by one model
+    are not independent. By another model: with r, and with λ·(area of the gate). A false alarm that was missed
+    since its last hit is none of those that persist.
     """
     s = np.where(same_model, reliability.persistent_share, 0.0)
-    real = s + (1 - s) * reliability.recall
+    real = reliability.recall / np.where(same_model, 1 - _blind_share(reliability), 1.0)
+    real = np.minimum(real, 1.0) * (1 - _CHANGED_SHARE)
     chance = np.clip(reliability.false_alarms_per_m2 * gate_area_m2, 1e-3, 0.5)
-    false = np.minimum(s + (1 - s) * chance, 0.95 * real)
+    lasting = np.where(missed_before, 0.0, s)
+    # A hit never speaks against a thing.
+    false = np.minimum(lasting + (1 - lasting) * chance, 0.95 * real)
     likelihood_ratio = np.where(hit, real / false, (1 - real) / (1 - false))
-    odds = probability / (1 - probability) * np.maximum(likelihood_ratio, 1e-6)
+    odds = probability / (1 - probability) * likelihood_ratio
     return np.clip(odds / (1 + odds), *PROBABILITY_RANGE)
-
-
-def listing_cells(x: Floats, y: Floats, hit: NDArray[np.bool_]) -> Integers:
-    """Cell of each asset: squares of 1 km, doubled in side while they hold fewer than 100 hits.
-
-    Returns:
-        (n,) numbers, equal within a cell.
-    """
-    cell = np.full(len(x), -1, np.int64)
-    column, row = np.floor(x / CELL_M).astype(np.int64), np.floor(y / CELL_M).astype(np.int64)
-    open_rows = np.arange(len(x))
-    next_number = 0
-    for level in range(_CELL_LEVELS):
-        if not len(open_rows):
-            break
-        keys = np.column_stack([column[open_rows] >> level, row[open_rows] >> level])
-        _, group = np.unique(keys, axis=0, return_inverse=True)
-        group = group.ravel()
-        enough = np.bincount(group, weights=hit[open_rows]) >= CELL_LEAST_HITS
-        settled = enough[group] | (level == _CELL_LEVELS - 1)
-        cell[open_rows[settled]] = group[settled] + next_number
-        next_number += len(enough)
-        open_rows = open_rows[~settled]
-    return cell
 
 
 def choose_listed(
     cell: Integers,
     *,
     hit: NDArray[np.bool_],
+    before: NDArray[np.bool_],
     probability: Floats,
     gone: NDArray[np.bool_],
     score: Floats,
@@ -86,9 +88,11 @@ def choose_listed(
 ) -> NDArray[np.bool_]:
     """Per cell, as many assets as its newest look has hits: those of highest probability, gone ones last.
 
-    All arguments are (n,) over the undecided assets whose newest adequate look is one and the same.
+    All arguments are (n,) over the undecided assets whose newest adequate look is one and the same; ``before``
+    says which were listed until then.
     """
-    order = np.lexsort((content, -score, ~hit, -probability, gone, cell))
+    odds = probability / (1 - probability) * np.where(before, STAYING_ODDS, 1.0)
+    order = np.lexsort((content, -score, ~hit, -odds, gone, cell))
     _, first, of_cell = np.unique(cell[order], return_index=True, return_inverse=True)
     rank = np.arange(len(order)) - first[of_cell]
     wanted = np.bincount(of_cell, weights=hit[order]).astype(np.int64)

@@ -182,7 +182,8 @@ class _Folding:
         self.t, self._before, self._after, self._said = Tracks(), Tracks(), Tracks(), Tracks()
         nobody = np.empty(0, bool)
         self.here = self._was_here = self._dirty = nobody
-        self._open = self._told = self._is_said = nobody
+        self._open = self._told = self._is_said = self._was_listed = nobody
+        self._left = np.empty(0, np.int64)
         self._said_from = np.empty(0, np.int64)
         self._written: list[dict[str, NDArray[Any]]] = []
         self._stored = before.columns
@@ -228,6 +229,9 @@ class _Folding:
             decisions=[one for one in decisions if one.kind is not DecisionKind.RETRACT],
             region=self.region,
         )
+        # What is listed stays listed unless something else is clearly more probable: an input of the next listing.
+        self._was_listed = self.t["listed"] & self.here
+        self._left = self._groups_left(active)
         self._follow(stored, active)
         self._open = active.tracks.copy()
         for look, seen in zip(looks, active.seen, strict=True):
@@ -246,7 +250,7 @@ class _Folding:
         self._told |= self._open
         self.say(at)
         if not self.touched.everything:
-            self._dirty = (self.here != self._was_here) | self.t.differs(self._before, listing=False)
+            self._dirty = (self.here != self._was_here) | self.t.differs(self._before)
 
     def _stored_at(self, at: int) -> Integers:
         """The stored states that begin at this instant."""
@@ -362,6 +366,7 @@ class _Folding:
             look.reliability,
             hit=np.full(len(tracks), hit),
             same_model=self.t["model"][tracks] == model_number(look.first.model),
+            missed_before=self.t["misses"][tracks] > 0,
             gate_area_m2=self._gate_area_m2(tracks),
         )
 
@@ -378,13 +383,14 @@ class _Folding:
         """New tracks for hits that belong to none; their rows in order."""
         row = np.flatnonzero(fresh)
         things = hits.things.take(row)
-        before = np.zeros(len(row), np.int64)
+        before, others = np.zeros((2, len(row)), np.int64)
         for earlier in self.looks:
             if (earlier.at, earlier.content) < (look.at, look.content):
-                before += shapely.contains_xy(self._ground(earlier), things.x, things.y)
+                looks = before if earlier.first.model == look.first.model else others
+                looks += shapely.contains_xy(self._ground(earlier), things.x, things.y)
         _, density = self._groups_of(look.number).of(cell_of(things.x, things.y))
         probability = existence.first_hit_probability(
-            look.reliability, hits_per_m2=density, looks_before=before
+            look.reliability, hits_per_m2=density, looks_before=before, others_before=others
         )
         replaced = self._replaced(things.x, things.y)
         track = self._append(
@@ -443,9 +449,7 @@ class _Folding:
         group = self._listing_group(t, present)
         concerned = self._open[present]
         if not self.touched.everything:
-            left = np.flatnonzero(self._open & self._was_here)
-            hot = np.concatenate([group[concerned], self._listing_group(self._before, left)])
-            concerned = np.isin(group, hot)
+            concerned = np.isin(group, np.concatenate([group[concerned], self._left]))
             self._see_whole_groups(present[concerned])
         rows, group = present[concerned], group[concerned]
         self._open[rows] = True
@@ -457,10 +461,20 @@ class _Folding:
         t["listed"][rows] = existence.choose_listed(
             group,
             hit=t["hit"][rows],
+            before=self._was_listed[rows],
             probability=t["probability"][rows].astype(np.float64),
             gone=t["status"][rows] == GONE,
             score=np.nan_to_num(t["score"][rows]).astype(np.float64),
             content=t["content"][rows],
+        )
+
+    def _groups_left(self, active: Active) -> Integers:
+        """Groups in which what is decided anew stood until now, here or in what was stored."""
+        if self.touched.everything:
+            return np.empty(0, np.int64)
+        tables = ((self.t, self.here), (self._before, self._was_here), (self._after, self._after["first_seen"] != 0))
+        return np.concatenate(
+            [self._listing_group(table, np.flatnonzero(active.tracks & there)) for table, there in tables]
         )
 
     def _listing_group(self, table: Tracks, rows: Integers) -> Integers:
@@ -631,7 +645,7 @@ class _Folding:
 
     def say(self, at: int) -> None:
         """Writes what has changed since the last instant; what did not change goes on."""
-        changed = self.here & ~self._is_said | (self._is_said & self.t.differs(self._said, listing=True))
+        changed = self.here & ~self._is_said | (self._is_said & self.t.differs(self._said))
         rows = np.flatnonzero(changed)
         self._close(rows[self._is_said[rows]], at)
         self._said.set(rows, self.t.columns, rows)
@@ -691,7 +705,7 @@ class _Folding:
         if n := len(self.keys.key) - known:
             for table in (self.t, self._before, self._after, self._said):
                 table.grow(n)
-            for name in ("here", "_was_here", "_dirty", "_open", "_told", "_is_said"):
+            for name in ("here", "_was_here", "_dirty", "_open", "_told", "_is_said", "_was_listed"):
                 setattr(self, name, np.concatenate([getattr(self, name), np.zeros(n, bool)]))
             self._said_from = np.concatenate([self._said_from, np.full(n, NEVER, np.int64)])
         return rows

@@ -5,7 +5,7 @@ from datetime import date
 from math import sqrt
 from typing import Any
 
-_Z90 = 1.645
+Z90 = 1.645
 """Half-width of a central 90 % interval of a normal distribution, in standard deviations."""
 
 
@@ -59,5 +59,5 @@ def interval(count: int, verified: int, error: CountError | None) -> tuple[float
     """
     if error is None:
         return None, None
-    half = _Z90 * sqrt((error.relative_error * count) ** 2 + error.dispersion * count)
+    half = Z90 * sqrt((error.relative_error * count) ** 2 + error.dispersion * count)
     return round(max(count - half, float(verified), 0.0), 1), round(count + half, 1)

@@ -51,8 +51,6 @@ COLUMNS: dict[str, tuple[Any, Any]] = {
     "listed": (np.bool_, False),
 }
 """All that is said of a track; a change of any of it makes a new state."""
-_LISTING = {"listed"}
-"""What follows from the rest and from the neighbours' rest, and decides nothing later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +115,10 @@ class Tracks:
             crown_m=self.crown_m(rows),
         )
 
-    def differs(self, other: "Tracks", *, listing: bool) -> NDArray[np.bool_]:
-        """Which tracks two tables say different things of; ``listing`` False: but for who is listed."""
-        names = [name for name in COLUMNS if listing or name not in _LISTING]
+    def differs(self, other: "Tracks") -> NDArray[np.bool_]:
+        """Which tracks two tables say different things of."""
         changed = np.zeros(len(self["x"]), bool)
-        for name in names:
+        for name in COLUMNS:
             one, two = self[name], other[name]
             same = one == two
             if one.dtype.kind == "f":
