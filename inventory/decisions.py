@@ -53,7 +53,7 @@ def decide(database: Database, city_code: str, new: NewDecision, *, taxonomy: Ta
         stored = _resolved(connection, city, new, taxonomy)
         public = decisions.insert_decision(connection, city, **stored)
         cause = Cause(what=f"decision {new.kind.value}", subject=public, author=new.author)
-        refold(connection, city, taxonomy, [stored["class_name"]], cause)
+        refold(connection, city, taxonomy, [stored["class_name"]], cause, surveys_changed=False)
         return public
 
 

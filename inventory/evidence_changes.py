@@ -192,7 +192,9 @@ def rebuild(database: Database, city_code: str, *, taxonomy: Taxonomy, author: s
         city = _locked(connection, city_code)
         classes = {name for row in surveys.list_surveys(connection, city) for name in row.classes}
         classes |= set(cities.classes_of(connection, city.id))
-        _refold(connection, city, taxonomy, sorted(classes), "rebuild", None, author)
+        known = [name for name in sorted(classes) if name in taxonomy.classes]
+        cause = Cause(what="rebuild", subject=None, author=author)
+        refold(connection, city, taxonomy, known, cause, from_nothing=True)
         states.refresh_areas(connection, city.id)
 
 

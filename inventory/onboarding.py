@@ -337,8 +337,8 @@ def _refresh(connection: Connection, city: City, taxonomy: Taxonomy) -> None:
     """Areas changed under assets: who belongs where, and how much of each area was looked at."""
     states.refresh_areas(connection, city.id)
     for asset_class in taxonomy.classes.values():
-        facts = evidence.load_evidence(connection, city, asset_class)
-        coverage.replace_coverage(connection, city, asset_class.name, facts)
+        on_file = evidence.load_looks(connection, city, asset_class)
+        coverage.replace_coverage(connection, city, asset_class.name, on_file.looks)
 
 
 # --- its areas ---------------------------------------------------------------------------------------------

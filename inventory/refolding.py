@@ -1,53 +1,401 @@
-"""After evidence changed: which surveys are in force, what they say together, and storing it (R1, R3).
+"""After evidence changed: which surveys are in force, what that changes, and storing it (R1, R3).
 
 Every use case that touches evidence ends here, inside its own transaction and under the city's writer lock.
+What changed is found by comparing the evidence with what the stored states were folded from: no use case
+needs to say it, and one that forgot could not leave the states behind. Only the ground that a change bears on
+is folded anew, from the instant on that it speaks of; ``from_nothing`` folds all of it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from detection.taxonomy import ClassKind, Taxonomy
-from inventory.domain.fold import SurveyTally, fold
-from inventory.domain.identity import name_tracks
+import numpy as np
+import shapely
+
+from detection.taxonomy import AssetClass, ClassKind, Taxonomy
+from inventory.domain.cells import (
+    CELL_M,
+    NO_CELLS,
+    LookCells,
+    cells_around,
+    cells_touching,
+    column_row,
+    squares,
+)
+from inventory.domain.evidence import (
+    NEVER,
+    NO_OBSERVATIONS,
+    Decision,
+    Evidence,
+    Integers,
+    Look,
+    Observations,
+)
+from inventory.domain.fold import Folded, SurveyTally
+from inventory.domain.fold import refold as fold_on
+from inventory.domain.ownership import look_cells
 from inventory.domain.places import City
+from inventory.domain.registration import in_order, register
+from inventory.domain.touching import REACH_M, GroundTooSmall, Touched
+from inventory.domain.tracks import StoredStates
 from inventory.store import coverage, evidence, identities, states, surveys
 from inventory.store.database import Connection
+from inventory.store.evidence import LooksOnFile
 from inventory.store.states import Cause
+
+_EVERYTHING_FROM_SHARE = 0.5
+"""From this share of the city's cells on, all of it is folded anew: telling the rest apart would cost more."""
 
 
 def refold(
-    connection: Connection, city: City, taxonomy: Taxonomy, class_names: Iterable[str], cause: Cause
+    connection: Connection,
+    city: City,
+    taxonomy: Taxonomy,
+    class_names: Iterable[str],
+    cause: Cause,
+    *,
+    surveys_changed: bool = True,
+    from_nothing: bool = False,
 ) -> dict[int, SurveyTally]:
-    """Folds the evidence of each class from nothing and stores what changed.
+    """Brings the stored states of each class to what the evidence says now.
+
+    Args:
+        surveys_changed: False where decisions alone may have: then surveys are not compared.
+        from_nothing: fold all evidence, as if nothing were stored.
 
     Returns:
-        What each survey in force brought, by its row number; of several classes, the sum.
+        What each survey on the ground folded anew brought, by its row number; of several classes, the sum.
     """
     tallies: dict[int, SurveyTally] = {}
     for name in sorted(set(class_names)):
-        for survey_id, tally in _refold_class(connection, city, taxonomy, name, cause).items():
+        of_class = _Refolding(connection, city, taxonomy.get(name), taxonomy, cause)
+        for survey_id, tally in of_class.run(surveys_changed, from_nothing=from_nothing).items():
             before = tallies.get(survey_id)
             tallies[survey_id] = tally if before is None else _sum(before, tally)
     return tallies
 
 
-def _refold_class(
-    connection: Connection, city: City, taxonomy: Taxonomy, class_name: str, cause: Cause
-) -> dict[int, SurveyTally]:
-    asset_class = taxonomy.get(class_name)
-    chosen = surveys.model_choices(connection, city, class_name)
-    # Before any choice the taxonomy's models are in force, its first before its second.
-    unchosen = [model for model in reversed(asset_class.models) if model not in chosen]
-    surveys.derive_in_force(connection, city, class_name, [*unchosen, *chosen])
-    facts = evidence.load_evidence(connection, city, asset_class)
-    static = asset_class.kind is ClassKind.STATIC
-    folded = fold(facts, static=static)
-    named = name_tracks(folded, identities.load_ids(connection, city, class_name))
-    asset_of_track = (
-        identities.save_ids(connection, city, class_name, folded, named) if static else named.asset_of_track
-    )
-    states.replace_states(connection, city, class_name, folded, asset_of_track, cause)
-    coverage.replace_coverage(connection, city, class_name, facts)
-    return folded.tallies
+class _Refolding:
+    """One class of one city."""
+
+    def __init__(
+        self, connection: Connection, city: City, asset_class: AssetClass, taxonomy: Taxonomy, cause: Cause
+    ) -> None:
+        self._connection, self._city, self._class = connection, city, asset_class
+        self._name = asset_class.name
+        self._cause = cause
+
+    def run(self, surveys_changed: bool, *, from_nothing: bool) -> dict[int, SurveyTally]:
+        """Compares, folds and stores; nothing at all happens where nothing changed."""
+        if surveys_changed or from_nothing:
+            self._derive_in_force()
+        on_file = evidence.load_looks(self._connection, self._city, self._class)
+        if surveys_changed or from_nothing:
+            self._reanchor(on_file)
+        looks, changes = self._registered(on_file, from_nothing=from_nothing)
+        decisions = evidence.unfolded_decisions(self._connection, self._city, self._name)
+        changes = _with_decisions(changes, decisions)
+        cells = evidence.load_look_cells(self._connection, self._city, self._name)
+        if surveys_changed or from_nothing:
+            cells, changes = self._seen_in_cells(looks, cells, changes)
+        if changes.nothing and not from_nothing:
+            return {}
+        outcome = self._fold(looks, cells, decisions, changes)
+        self._store(outcome, looks, changes)
+        if surveys_changed or from_nothing:
+            coverage.replace_coverage(self._connection, self._city, self._name, looks)
+        return outcome.folded.tallies
+
+    def _derive_in_force(self) -> None:
+        chosen = surveys.model_choices(self._connection, self._city, self._name)
+        # Before any choice the taxonomy's models are in force, its first before its second.
+        unchosen = [model for model in reversed(self._class.models) if model not in chosen]
+        surveys.derive_in_force(self._connection, self._city, self._name, [*unchosen, *chosen])
+
+    def _reanchor(self, on_file: LooksOnFile) -> None:
+        now = {scene.survey_id for look in on_file.looks for scene in look.scenes}
+        came_or_left = sorted(now ^ set(on_file.folded))
+        if came_or_left and self._class.kind is ClassKind.STATIC:
+            identities.reanchor(self._connection, self._city, self._name, came_or_left)
+
+    # --- what changed ----------------------------------------------------------------------------------
+
+    def _registered(self, on_file: LooksOnFile, *, from_nothing: bool) -> tuple[tuple[Look, ...], "_Changes"]:
+        """The looks with their scenes' shifts, and what differs from what was folded."""
+        folded = on_file.folded
+        now = {scene.survey_id: look for look in on_file.looks for scene in look.scenes}
+        same = {
+            number
+            for number, look in now.items()
+            if number in folded and (folded[number].at, folded[number].campaign) == (look.at, look.campaign)
+        }
+        gone = [one for number, one in folded.items() if number not in same]
+        anew = frozenset(now) if from_nothing else frozenset(now) - same
+        looks: tuple[Look, ...] = tuple(in_order(on_file.looks))
+        moved: frozenset[int] = frozenset()
+        if anew or gone:
+            outcome = register(
+                looks,
+                anew=anew,
+                load=self._observations_of,
+                cells_of=lambda number: evidence.cells_of_survey(
+                    self._connection, self._city, self._name, number
+                ),
+                gone=[(one.at, one.surveyed) for one in gone],
+            )
+            looks, moved = outcome.looks, outcome.moved
+        if from_nothing:
+            return looks, _Changes(since=-NEVER, everything=True)
+        came = [
+            (look.at, scene.surveyed) for look in looks for scene in look.scenes if scene.survey_id in moved
+        ]
+        left = [(one.at, one.surveyed) for one in gone]
+        return looks, _Changes.of_ground([*came, *left], campaigns={one.campaign for one in gone})
+
+    def _observations_of(self, survey_id: int, cells: Integers) -> Observations:
+        found = evidence.load_observations(self._connection, self._city, self._name, [survey_id], cells)
+        return found.get(survey_id, NO_OBSERVATIONS)
+
+    def _seen_in_cells(
+        self, looks: Sequence[Look], known: dict[int, LookCells], changes: "_Changes"
+    ) -> tuple[dict[int, LookCells], "_Changes"]:
+        """What looks saw in the cells that changed; cells whose company in listing changed are touched as well."""
+        there = {look.number: look for look in looks}
+        for number in set(known) - set(there):
+            evidence.save_look_cells(self._connection, self._city, self._name, number, None)
+            known = {other: cells for other, cells in known.items() if other != number}
+        if changes.nothing:
+            return known, changes
+        touched = None if changes.everything else cells_touching(changes.ground, REACH_M)
+        for look in looks:
+            if touched is not None and not shapely.intersects(changes.ground, _extent(look)):
+                continue
+            before = known.get(look.number, NO_CELLS)
+            now = self._look_cells(look, before, touched)
+            changed = now.groups().changed_from(before.groups())
+            if len(changed):
+                evidence.save_look_cells(self._connection, self._city, self._name, look.number, now)
+                known = {**known, look.number: now}
+                changes = changes.and_ground(look.at, shapely.union_all(squares(changed)))
+        return known, changes
+
+    def _look_cells(self, look: Look, before: LookCells, touched: Integers | None) -> LookCells:
+        surveys_there = [scene.survey_id for scene in look.scenes]
+        if touched is None:
+            return look_cells(self._with_observations(look, None))
+        fresh = look_cells(self._with_observations(look, touched), touched)
+        return before.replaced(touched, fresh) if surveys_there else fresh
+
+    def _with_observations(self, look: Look, cells: Integers | None) -> Look:
+        return self._filled([look], cells)[0]
+
+    def _filled(self, looks: Sequence[Look], cells: Integers | None) -> list[Look]:
+        """The looks with their observations in the cells; scenes that do not touch these are left out."""
+        if cells is not None:
+            near = shapely.buffer(shapely.union_all(squares(cells)), REACH_M)
+            shapely.prepare(near)
+            looks = [
+                replace(
+                    look,
+                    scenes=tuple(scene for scene in look.scenes if shapely.intersects(near, scene.surveyed)),
+                    leading=look.first,
+                )
+                for look in looks
+            ]
+        wanted = [scene.survey_id for look in looks for scene in look.scenes]
+        seen = evidence.load_observations(self._connection, self._city, self._name, wanted, cells)
+        return [
+            replace(
+                look,
+                scenes=tuple(
+                    replace(scene, observations=seen.get(scene.survey_id, NO_OBSERVATIONS))
+                    for scene in look.scenes
+                ),
+            )
+            for look in looks
+        ]
+
+    # --- folding ---------------------------------------------------------------------------------------
+
+    def _fold(
+        self,
+        looks: Sequence[Look],
+        cells: Mapping[int, LookCells],
+        decisions: Sequence[Decision],
+        changes: "_Changes",
+    ) -> "_Outcome":
+        """Folds on the ground that the change bears on, and on more of it until that is enough."""
+        region = self._region(looks, cells, decisions, changes)
+        while True:
+            everything = region is None
+            before = states.load_states(
+                self._connection, self._city, self._name, since=changes.since, cells=region
+            )
+            facts = self._facts(looks, region, changes.since)
+            touched = Touched(
+                since=changes.since,
+                grounds=() if everything else changes.grounds,
+                decisions=frozenset(decision.sequence for decision in decisions),
+                everything=everything,
+            )
+            try:
+                folded = fold_on(
+                    facts,
+                    static=self._class.kind is ClassKind.STATIC,
+                    before=before,
+                    touched=touched,
+                    cells=cells,
+                    region=region,
+                )
+                return _Outcome(before=before, folded=folded)
+            except GroundTooSmall as small:
+                assert region is not None, "all the ground there is was too small"
+                more = [region, small.cells]
+                if len(small.tracks):
+                    more.append(
+                        states.cells_of_tracks(self._connection, self._city, self._name, small.tracks)
+                    )
+                region = _with_mates(np.unique(np.concatenate(more)), cells)
+
+    def _region(
+        self,
+        looks: Sequence[Look],
+        cells: Mapping[int, LookCells],
+        decisions: Sequence[Decision],
+        changes: "_Changes",
+    ) -> Integers | None:
+        if changes.everything:
+            return None
+        spots = [spot for decision in decisions for spot in _spots(decision)]
+        x, y = np.array(spots, np.float64).reshape(-1, 2).T
+        near = [cells_around(x, y, 0.0)] if len(spots) else []
+        if changes.grounds:
+            near.append(cells_touching(changes.ground, REACH_M))
+        region = _with_mates(np.unique(np.concatenate(near)), cells)
+        if not changes.grounds:
+            return region
+        known = [known_cells.cell for known_cells in cells.values()]
+        whole = np.unique(np.concatenate([*known, np.empty(0, np.int64)]))
+        covered = len(np.intersect1d(region, whole))
+        return None if covered >= _EVERYTHING_FROM_SHARE * len(whole) else region
+
+    def _facts(self, looks: Sequence[Look], region: Integers | None, since: int) -> Evidence:
+        """The evidence that bears on the region: looks from ``since`` on with what they saw."""
+        box = None
+        near: Sequence[Look] = looks
+        if region is not None:
+            column, row = column_row(region)
+            box = (
+                float(column.min() * CELL_M),
+                float(row.min() * CELL_M),
+                float((column.max() + 1) * CELL_M),
+                float((row.max() + 1) * CELL_M),
+            )
+            outline = shapely.buffer(shapely.box(*box), REACH_M)
+            near = [look for look in looks if shapely.intersects(outline, _extent(look))]
+        later = [look for look in near if look.at >= since]
+        earlier = [look for look in near if look.at < since]
+        filled = [look for look in self._filled(later, region) if look.scenes]
+        return Evidence(
+            class_name=self._name,
+            looks=(*earlier, *filled),
+            decisions=evidence.load_decisions(self._connection, self._city, self._name, box),
+        )
+
+    # --- storing ---------------------------------------------------------------------------------------
+
+    def _store(self, outcome: "_Outcome", looks: Sequence[Look], changes: "_Changes") -> None:
+        folded = outcome.folded
+        if folded.static:
+            asset_of_track = identities.save_ids(
+                self._connection,
+                self._city,
+                self._name,
+                before=outcome.before,
+                folded=folded,
+                since=changes.since,
+            )
+        else:
+            asset_of_track = np.full(len(folded.told), -1, np.int64)
+        states.replace_states(
+            self._connection,
+            self._city,
+            self._name,
+            before=outcome.before,
+            folded=folded,
+            asset_of_track=asset_of_track,
+            cause=self._cause,
+        )
+        if changes.grounds or changes.everything:
+            evidence.note_folded(self._connection, self._city, self._name, looks)
+        evidence.note_decisions_folded(self._connection, self._city, self._name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    before: StoredStates
+    folded: Folded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Changes:
+    """Since when what is stored no longer holds, and on which ground (metric CRS)."""
+
+    since: int = NEVER
+    grounds: tuple[tuple[int, shapely.Geometry], ...] = ()
+    everything: bool = False
+
+    @staticmethod
+    def of_ground(touched: Sequence[tuple[int, shapely.Geometry]], *, campaigns: set[int]) -> "_Changes":
+        """Looks that came, left or moved: from each instant on, the ground of all that did so then."""
+        by_instant: dict[int, list[shapely.Geometry]] = {}
+        for at, ground in touched:
+            by_instant.setdefault(at, []).append(ground)
+        grounds = tuple(
+            # What lies just beyond may have been missed, or belong to something across the border.
+            (at, shapely.buffer(shapely.union_all(parts), REACH_M))
+            for at, parts in sorted(by_instant.items())
+        )
+        return _Changes(since=min(by_instant, default=NEVER), grounds=grounds)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether what is stored still holds."""
+        return not self.everything and self.since == NEVER
+
+    @property
+    def ground(self) -> shapely.Geometry:
+        """All ground that changed at any time."""
+        return shapely.union_all([ground for _, ground in self.grounds])
+
+    def and_ground(self, at: int, ground: shapely.Geometry) -> "_Changes":
+        """These, and some ground from an instant on."""
+        return replace(self, since=min(self.since, at), grounds=(*self.grounds, (at, ground)))
+
+
+def _with_decisions(changes: _Changes, decisions: Sequence[Decision]) -> _Changes:
+    if not decisions:
+        return changes
+    return replace(changes, since=min(changes.since, *(decision.at for decision in decisions)))
+
+
+def _spots(decision: Decision) -> list[tuple[float, float]]:
+    second = [(float(decision.details["x"]), float(decision.details["y"]))] if "x" in decision.details else []
+    return [(decision.x, decision.y), *second]
+
+
+def _with_mates(region: Integers, cells: Mapping[int, LookCells]) -> Integers:
+    """The region, and all cells that are listed together with one of it by any look (R8)."""
+    groups = [known.groups() for known in cells.values()]
+    while True:
+        wider = np.unique(np.concatenate([region, *(group.mates(region) for group in groups)]))
+        if len(wider) == len(region):
+            return region
+        region = wider
+
+
+def _extent(look: Look) -> shapely.Geometry:
+    return shapely.box(*shapely.total_bounds([scene.surveyed for scene in look.scenes]))
 
 
 def _sum(one: SurveyTally, other: SurveyTally) -> SurveyTally:

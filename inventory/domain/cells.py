@@ -132,7 +132,9 @@ class Groups:
             return -1 - np.asarray(cell), np.zeros(len(cell))
         at = np.minimum(np.searchsorted(self.cell, cell), len(self.cell) - 1)
         known = self.cell[at] == cell
-        return np.where(known, self.group[at], -1 - np.asarray(cell)), np.where(known, self.hits_per_m2[at], 0.0)
+        return np.where(known, self.group[at], -1 - np.asarray(cell)), np.where(
+            known, self.hits_per_m2[at], 0.0
+        )
 
     def mates(self, cells: Integers) -> Integers:
         """All cells of the groups that the given cells belong to."""

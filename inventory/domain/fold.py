@@ -199,6 +199,7 @@ class _Folding:
             table.set(rows, stored, standing)
         self.here[rows] = self._was_here[rows] = self._is_said[rows] = True
         self._said_from[rows] = stored["valid_from"][standing]
+        self._told[:] = self.touched.everything
         later = np.flatnonzero(stored["valid_from"] >= since)
         self._later = later[np.argsort(stored["valid_from"][later], kind="stable")]
 
@@ -472,7 +473,11 @@ class _Folding:
         """Groups in which what is decided anew stood until now, here or in what was stored."""
         if self.touched.everything:
             return np.empty(0, np.int64)
-        tables = ((self.t, self.here), (self._before, self._was_here), (self._after, self._after["first_seen"] != 0))
+        tables = (
+            (self.t, self.here),
+            (self._before, self._was_here),
+            (self._after, self._after["first_seen"] != 0),
+        )
         return np.concatenate(
             [self._listing_group(table, np.flatnonzero(active.tracks & there)) for table, there in tables]
         )
@@ -492,7 +497,8 @@ class _Folding:
             return
         look, cell = self.t["look"][rows], cell_of(self.t["x"][rows], self.t["y"][rows])
         needed = [
-            self._groups_of(number).mates(np.unique(cell[look == number])) for number in np.unique(look).tolist()
+            self._groups_of(number).mates(np.unique(cell[look == number]))
+            for number in np.unique(look).tolist()
         ]
         beyond = np.setdiff1d(np.concatenate([cell, *needed]), self.region)
         if len(beyond):

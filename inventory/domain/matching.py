@@ -104,7 +104,9 @@ def log_likelihood_ratio(pairs: Pairs, *, recall: float, present: Floats, new_pe
     """
     spread = np.exp(-(pairs.distance_m**2) / (2 * pairs.variance_m2)) / (2 * np.pi * pairs.variance_m2)
     seen = np.clip(recall * present, 1e-6, 1 - 1e-6)
-    ratio = np.log(np.maximum(seen * spread, 1e-300)) - np.log(np.maximum(new_per_m2, 1e-12)) - np.log1p(-seen)
+    ratio = (
+        np.log(np.maximum(seen * spread, 1e-300)) - np.log(np.maximum(new_per_m2, 1e-12)) - np.log1p(-seen)
+    )
     floored: Floats = np.maximum(ratio, _LEAST_RATIO)
     return floored
 

@@ -90,13 +90,16 @@ def look_cells(look: Look, cells: Integers | None = None) -> LookCells:
     if cells is not None:
         known = np.intersect1d(known, cells)
     at = np.searchsorted(known, of_row[owned])
-    inside = (at < len(known)) & (known[np.minimum(at, len(known) - 1)] == of_row[owned]) if len(known) else at < 0
+    inside = (
+        (at < len(known)) & (known[np.minimum(at, len(known) - 1)] == of_row[owned]) if len(known) else at < 0
+    )
     of_cell = [[scene for scene, near in zip(scenes, touched, strict=True) if one in near] for one in known]
     return LookCells(
         cell=known,
         hits=np.bincount(at[inside], minlength=len(known)).astype(np.int64),
         area_m2=np.array(
-            [_area_within(square, there) for square, there in zip(squares(known), of_cell, strict=True)], float
+            [_area_within(square, there) for square, there in zip(squares(known), of_cell, strict=True)],
+            float,
         ),
     )
 
@@ -104,7 +107,9 @@ def look_cells(look: Look, cells: Integers | None = None) -> LookCells:
 def _area_within(square: shapely.Geometry, scenes: list[SceneLook]) -> float:
     """Surveyed square metres of a cell; whole ones, so that the order of the scenes leaves no trace."""
     parts = [shapely.intersection(scene.surveyed, square) for scene in scenes]
-    return round(float(shapely.area(shapely.union_all(parts) if len(parts) > 1 else parts[0]))) if parts else 0.0
+    return (
+        round(float(shapely.area(shapely.union_all(parts) if len(parts) > 1 else parts[0]))) if parts else 0.0
+    )
 
 
 def _owned(rows: Observations, scene_of: Integers, scenes: list[SceneLook]) -> NDArray[np.bool_]:

@@ -1,5 +1,6 @@
 """Coverage in steps: what share of every area was looked at, since when, and by which models (R5, R13)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import shapely
 from pyproj import Transformer
 from sqlalchemy import Connection, text
 
-from inventory.domain.evidence import Evidence
+from inventory.domain.evidence import Look
 from inventory.domain.ownership import ground_of
 from inventory.domain.places import City, versions_by_level
 from inventory.store import cities
@@ -33,7 +34,7 @@ class _LookedAt:
     models: frozenset[str]
 
 
-def replace_coverage(connection: Connection, city: City, class_name: str, evidence: Evidence) -> None:
+def replace_coverage(connection: Connection, city: City, class_name: str, seen: Sequence[Look]) -> None:
     """Computes the steps of a class anew, for the city, its areas, and outside of each level."""
     connection.execute(
         text("DELETE FROM urban_inventory.coverage WHERE city_id = :city AND class = :class"),
@@ -41,7 +42,7 @@ def replace_coverage(connection: Connection, city: City, class_name: str, eviden
     )
     looks = [
         _LookedAt(at=look.at, ground=ground_of(look), models=frozenset(scene.model for scene in look.scenes))
-        for look in sorted(evidence.looks, key=lambda look: look.at)
+        for look in sorted(seen, key=lambda look: look.at)
     ]
     if not looks:
         return

@@ -1,15 +1,19 @@
-"""Assets as identities: their ids, roots and the observations their tracks are made of (R7)."""
+"""Assets as identities: their ids, anchors and the observations their tracks are made of (R7)."""
 
 import secrets
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import Connection, func, insert, select, text, update
+import pyarrow as pa
+from sqlalchemy import Connection, text, update
 
+from inventory.domain.evidence import Integers, to_micros
 from inventory.domain.fold import Folded
-from inventory.domain.identity import KnownIds, Named
+from inventory.domain.identity import Anchored, Lookup, name_tracks
 from inventory.domain.places import City
-from inventory.store.schema import asset, asset_hit, observation
+from inventory.domain.tracks import StoredStates
+from inventory.store.copy import copy_rows, next_job, numbers
+from inventory.store.schema import asset, observation, staging_asset, staging_hit
 
 # Neither 0/o nor 1/l/i: ids are read aloud in the field. 10 of 31 signs: a million ids collide once in 1 600.
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -21,86 +25,281 @@ def public_id() -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
 
 
-def load_ids(connection: Connection, city: City, class_name: str) -> KnownIds:
-    """All ids of a class, oldest first, and the observations of their last tracks in order of date."""
-    ids = connection.execute(
-        select(asset.c.id, asset.c.root_observation, asset.c.root_decision)
-        .where(asset.c.city_id == city.id, asset.c["class"] == class_name)
-        .order_by(asset.c.id)
-    ).all()
-    hits = connection.execute(
-        select(asset_hit.c.asset_id, asset_hit.c.observation_id)
-        .join(asset, (asset.c.id == asset_hit.c.asset_id) & (asset.c.city_id == asset_hit.c.city_id))
-        .where(asset_hit.c.city_id == city.id, asset.c["class"] == class_name)
-        .order_by(asset_hit.c.asset_id, asset_hit.c.observation_id)
-    ).all()
-    return KnownIds(
-        asset_id=_column([row.id for row in ids]),
-        root_observation=_column([row.root_observation for row in ids]),
-        root_decision=_column([row.root_decision for row in ids]),
-        hit_asset=_column([row.asset_id for row in hits]),
-        hit_observation=_column([row.observation_id for row in hits]),
+def _public_ids(count: int) -> list[str]:
+    """As many new ids; some hundred thousand at once."""
+    letters = np.array(list(_ALPHABET))
+    # Bytes beyond the last whole multiple of the alphabet would favour its first letters.
+    limit = 256 - 256 % len(letters)
+    drawn = np.empty(0, np.uint8)
+    while len(drawn) < count * _LENGTH:
+        more = np.frombuffer(secrets.token_bytes(count * _LENGTH + 64), np.uint8)
+        drawn = np.concatenate([drawn, more[more < limit]])
+    signs = letters[drawn[: count * _LENGTH] % len(letters)].reshape(count, _LENGTH)
+    return [str(one) for one in np.ascontiguousarray(signs).view(f"<U{_LENGTH}").ravel()]
+
+
+# --- anchors ---------------------------------------------------------------------------------------------
+
+_REANCHOR = text(
+    """
+    WITH evidence AS (
+        SELECT v.id, greatest(k.folded_at, s.taken_at) AS at FROM urban_inventory.survey v
+        JOIN urban_inventory.survey_class k ON k.survey_id = v.id AND k.class = :class AND k.in_force AND k.adequate
+        JOIN urban_inventory.scene s ON s.id = v.scene_id
+        WHERE v.city_id = :city
+    ), concerned AS (
+        SELECT DISTINCT a.id, a.anchor, a.root_observation, coalesce(a.alias_of, a.id) AS carrier
+        FROM urban_inventory.observation o
+        JOIN urban_inventory.asset a ON a.city_id = o.city_id
+            AND (a.anchor = o.id OR a.root_observation = o.id
+                 OR a.id = (SELECT h.asset_id FROM urban_inventory.asset_hit h
+                            WHERE h.city_id = o.city_id AND h.observation_id = o.id))
+        WHERE o.city_id = :city AND o.survey_id = ANY(CAST(:surveys AS bigint[])) AND o.class = :class
+            AND a.class = :class AND a.root_observation IS NOT NULL
+    ), found AS (
+        SELECT c.id, coalesce(
+            (SELECT r.id FROM urban_inventory.observation r JOIN evidence e ON e.id = r.survey_id
+             WHERE r.city_id = :city AND r.id = c.root_observation),
+            (SELECT h.observation_id FROM urban_inventory.asset_hit h
+             JOIN urban_inventory.observation r ON r.city_id = h.city_id AND r.id = h.observation_id
+             JOIN evidence e ON e.id = r.survey_id
+             WHERE h.city_id = :city AND h.asset_id IN (c.id, c.carrier)
+             ORDER BY h.asset_id <> c.id, e.at, h.observation_id LIMIT 1),
+            c.anchor) AS anchor
+        FROM concerned c
     )
+    UPDATE urban_inventory.asset a SET anchor = f.anchor FROM found f
+    WHERE a.city_id = :city AND a.id = f.id AND a.anchor IS DISTINCT FROM f.anchor
+    """
+)
+
+
+def reanchor(connection: Connection, city: City, class_name: str, surveys: Sequence[int]) -> None:
+    """Ids whose root leaves the evidence go on in their track's next observation; they return with the root.
+
+    Args:
+        surveys: those that came into force or left it, after ``survey_class.in_force`` says so.
+    """
+    connection.execute(_REANCHOR, {"city": city.id, "class": class_name, "surveys": list(surveys)})
+
+
+# --- naming ------------------------------------------------------------------------------------------------
+
+_OF_HITS = text(
+    """
+    SELECT id, anchor FROM urban_inventory.asset
+    WHERE city_id = :city AND class = :class AND anchor BETWEEN :least AND :greatest
+    """
+)
+_OF_DECISIONS = text(
+    """
+    SELECT id, root_decision FROM urban_inventory.asset
+    WHERE city_id = :city AND class = :class AND root_decision = ANY(CAST(:decisions AS bigint[]))
+    """
+)
+_OF_TRACKS = text(
+    """
+    SELECT a.id, coalesce(a.alias_of, a.id) AS carrier, coalesce(
+        (SELECT k.folded_at FROM urban_inventory.observation o
+         JOIN urban_inventory.survey_class k ON k.survey_id = o.survey_id AND k.class = :class
+         WHERE o.city_id = a.city_id AND o.id = a.anchor),
+        (SELECT d.at FROM urban_inventory.decision d WHERE d.city_id = a.city_id AND d.id = a.root_decision)) AS at
+    FROM urban_inventory.asset a
+    WHERE a.city_id = :city AND (a.id = ANY(CAST(:carried AS bigint[])) OR a.alias_of = ANY(CAST(:carried AS bigint[])))
+    """
+)
 
 
 def save_ids(
-    connection: Connection, city: City, class_name: str, folded: Folded, named: Named
-) -> NDArray[np.int64]:
-    """Mints ids for tracks without one, notes aliases, and links observations to their assets.
+    connection: Connection, city: City, class_name: str, *, before: StoredStates, folded: Folded, since: int
+) -> Integers:
+    """Names the tracks that were folded, mints ids for those without one, notes aliases, links observations.
+
+    Args:
+        before: what the fold went on from, with ``asset_id``.
+        since: microseconds: the instant from which it was folded.
 
     Returns:
-        (tracks,) the asset of each track.
+        (tracks,) the asset of each track; −1 for those that were not folded, or are no more.
     """
-    asset_of_track = named.asset_of_track.copy()
-    fresh = np.flatnonzero(asset_of_track < 0)
-    if len(fresh):
-        numbers = connection.execute(
-            select(func.nextval("urban_inventory.asset_id_seq")).select_from(
-                func.generate_series(1, len(fresh)).table_valued("n")
-            )
-        ).scalars()
-        asset_of_track[fresh] = np.fromiter(numbers, np.int64, len(fresh))
-    _insert_assets(connection, city, class_name, folded, asset_of_track, fresh)
-    _note_aliases(connection, city, named, folded, asset_of_track)
+    anchored, settled = _anchored(connection, city, class_name, before, folded, since)
+    named = name_tracks(len(folded.told), anchored)
+    asset_of_track = named.asset_of_track
+    stands = folded.told & folded.stands
+    fresh = np.flatnonzero(stands & (asset_of_track < 0))
+    asset_of_track[fresh] = _mint(connection, city, class_name, folded, asset_of_track, fresh)
+    asset_of_track[~stands] = -1
+    _rename(connection, city, before, folded, asset_of_track)
+    aliases = {one: other for one, other in named.aliases.items() if other is not None or one not in settled}
+    _note_aliases(connection, city, aliases, folded, asset_of_track)
     _link_hits(connection, city, folded, asset_of_track)
     return asset_of_track
 
 
-def _insert_assets(
+def _anchored(
+    connection: Connection, city: City, class_name: str, before: StoredStates, folded: Folded, since: int
+) -> tuple[Anchored, frozenset[int]]:
+    """Every id that is anchored in a track that was folded: before ``since``, or in what it is made of since.
+
+    The set holds ids that carry their track's name already and need no look whether they are aliases.
+    """
+    key = folded.tracks["key"]
+    ids, rows, are_names = _from_before(connection, city, class_name, before, folded, since)
+    settled = frozenset(ids.tolist()) if are_names else frozenset()
+    parameters = {"city": city.id, "class": class_name}
+    hits = folded.hit_observation
+    if len(hits):
+        bounds = {"least": int(hits.min()), "greatest": int(hits.max())}
+        found = connection.execute(_OF_HITS, {**parameters, **bounds}).all()
+        track = Lookup(hits, folded.hit_track)(_column([row.anchor for row in found]))
+        ids = np.concatenate([ids, _column([row.id for row in found])[track >= 0]])
+        rows = np.concatenate([rows, track[track >= 0]])
+    decided = np.flatnonzero((key < 0) & folded.told & folded.stands)
+    if len(decided):
+        found = connection.execute(_OF_DECISIONS, {**parameters, "decisions": (-key[decided]).tolist()}).all()
+        ids = np.concatenate([ids, _column([row.id for row in found])])
+        by_key = Lookup(key[decided], decided)
+        rows = np.concatenate([rows, by_key(_column([-row.root_decision for row in found]))])
+    pairs = np.unique(np.column_stack([ids, rows]), axis=0)
+    return Anchored(asset_id=pairs[:, 0], track=pairs[:, 1]), settled
+
+
+def _from_before(
+    connection: Connection, city: City, class_name: str, before: StoredStates, folded: Folded, since: int
+) -> tuple[Integers, Integers, bool]:
+    """Ids of tracks that there were before ``since`` already, their rows, and whether all of them are names."""
+    stored = before.columns
+    if not len(stored["track"]):
+        nothing = np.empty(0, np.int64)
+        return nothing, nothing, True
+    old = stored["valid_from"] < since
+    row_of = Lookup(folded.tracks["key"], np.where(folded.told, np.arange(len(folded.told)), -1))
+    row = row_of(stored["track"])
+    mine = np.flatnonzero(old & (row >= 0))
+    ids, rows = stored["asset_id"][mine], row[mine]
+    if old.all():
+        # Nothing was known from ``since`` on: what names these tracks lies before it, aliases and all.
+        return ids, rows, True
+    # A name may have come from evidence after ``since``: that counts only if it is still there.
+    told = np.unique(stored["asset_id"][row >= 0])
+    found = connection.execute(
+        _OF_TRACKS, {"city": city.id, "class": class_name, "carried": told.tolist()}
+    ).all()
+    earlier = [entry for entry in found if entry.at is not None and to_micros(entry.at) < since]
+    own = Lookup(ids, rows)
+    anchor_rows = own(_column([entry.id for entry in earlier]))
+    carrier_rows = own(_column([entry.carrier for entry in earlier]))
+    at = np.where(anchor_rows >= 0, anchor_rows, carrier_rows)
+    return _column([entry.id for entry in earlier])[at >= 0], at[at >= 0], False
+
+
+def _mint(
     connection: Connection,
     city: City,
     class_name: str,
     folded: Folded,
-    asset_of_track: NDArray[np.int64],
-    fresh: NDArray[np.int64],
-) -> None:
-    tracks = folded.tracks
-    rows = [
+    asset_of_track: Integers,
+    fresh: Integers,
+) -> Integers:
+    """New ids for tracks, in their order."""
+    if not len(fresh):
+        return fresh
+    drawn = connection.execute(_DRAW, {"count": len(fresh)}).scalars()
+    ids = np.fromiter(drawn, np.int64, len(fresh))
+    known = asset_of_track.copy()
+    known[fresh] = ids
+    replaces = folded.tracks["replaces"][fresh]
+    job = next_job(connection)
+    copy_rows(
+        connection,
+        staging_asset,
         {
-            "city_id": city.id,
-            "id": int(asset_of_track[track]),
-            "public_id": public_id(),
-            "class": class_name,
-            "root_observation": _or_none(tracks["root_observation"][track]),
-            "root_decision": _or_none(tracks["root_decision"][track])
-            if tracks["root_observation"][track] < 0
-            else None,
-            "replaces": int(asset_of_track[tracks["replaces"][track]])
-            if tracks["replaces"][track] >= 0
-            else None,
-        }
-        for track in fresh.tolist()
-    ]
-    if rows:
-        connection.execute(insert(asset), rows)
+            "job": job,
+            "id": ids,
+            "public_id": pa.array(_public_ids(len(ids))),
+            "root_observation": numbers(folded.tracks["root_observation"][fresh]),
+            "root_decision": numbers(folded.tracks["root_decision"][fresh]),
+            "replaces": numbers(np.where(replaces >= 0, known[replaces], -1)),
+        },
+    )
+    parameters = {"city": city.id, "class": class_name, "job": job}
+    connection.execute(_INSERT_ASSETS, parameters)
+    connection.execute(_CLEAR_ASSETS, parameters)
+    return ids
+
+
+_DRAW = text("SELECT nextval('urban_inventory.asset_id_seq') FROM generate_series(1, :count)")
+_INSERT_ASSETS = text(
+    """
+    INSERT INTO urban_inventory.asset (city_id, id, public_id, class, root_observation, anchor, root_decision, replaces)
+    SELECT :city, id, public_id, :class, root_observation, root_observation, root_decision, replaces
+    FROM urban_inventory.staging_asset WHERE job = :job
+    """
+)
+_CLEAR_ASSETS = text("DELETE FROM urban_inventory.staging_asset WHERE job = :job")
+
+
+def _rename(
+    connection: Connection, city: City, before: StoredStates, folded: Folded, asset_of_track: Integers
+) -> None:
+    """States of tracks that go under another id now, from before the fold's start on."""
+    stored = before.columns
+    if not folded.static or not len(stored["track"]):
+        return
+    row = Lookup(folded.tracks["key"], np.arange(len(folded.told)))(stored["track"])
+    named = np.where((row >= 0), asset_of_track[np.maximum(row, 0)], -1)
+    other = np.flatnonzero((named >= 0) & (named != stored["asset_id"]))
+    if not len(other):
+        return
+    changed = np.unique(
+        np.column_stack([stored["track"][other], stored["asset_id"][other], named[other]]), axis=0
+    )
+    parameters = {
+        "city": city.id,
+        "tracks": changed[:, 0].tolist(),
+        "old": changed[:, 1].tolist(),
+        "new": changed[:, 2].tolist(),
+    }
+    connection.execute(_RENAME_STATES, parameters)
+    connection.execute(_RENAME_HITS, parameters)
+    connection.execute(_RENAME_ALIASES, parameters)
+
+
+_PAIRS = """
+    unnest(CAST(:tracks AS bigint[]), CAST(:old AS bigint[]), CAST(:new AS bigint[])) AS said(track, old, new)
+"""
+_RENAME_STATES = text(
+    f"""
+    UPDATE urban_inventory.asset_state s SET asset_id = said.new FROM {_PAIRS}
+    WHERE s.city_id = :city AND s.asset_id = said.old AND s.track = said.track
+    """
+)
+# Observations of before the fold's start; those since are linked anew in any case.
+_RENAME_HITS = text(
+    f"""
+    UPDATE urban_inventory.asset_hit h SET asset_id = said.new FROM {_PAIRS}
+    WHERE h.city_id = :city AND h.asset_id = said.old
+    """
+)
+_RENAME_ALIASES = text(
+    f"""
+    UPDATE urban_inventory.asset a SET alias_of = said.new FROM {_PAIRS}
+    WHERE a.city_id = :city AND (a.alias_of = said.old OR a.id = said.old) AND a.id <> said.new
+        AND NOT EXISTS (SELECT FROM urban_inventory.asset_state s
+                        WHERE s.city_id = :city AND s.asset_id = a.id AND s.merged_into IS NOT NULL)
+    """
+)
 
 
 def _note_aliases(
-    connection: Connection, city: City, named: Named, folded: Folded, asset_of_track: NDArray[np.int64]
+    connection: Connection,
+    city: City,
+    aliases: dict[int, int | None],
+    folded: Folded,
+    asset_of_track: Integers,
 ) -> None:
     heirs = folded.tracks["merged_into"]
-    aliases: dict[int, int | None] = dict(named.aliases)
-    for track in np.flatnonzero(heirs >= 0).tolist():
+    for track in np.flatnonzero((heirs >= 0) & folded.told & folded.stands).tolist():
         aliases[int(asset_of_track[track])] = int(asset_of_track[heirs[track]])
     if aliases:
         connection.execute(
@@ -119,29 +318,35 @@ _ALIAS = text(
 _LINK = text(
     """
     INSERT INTO urban_inventory.asset_hit (city_id, observation_id, asset_id)
-    SELECT :city, link.observation_id, link.asset_id
-    FROM unnest(CAST(:observations AS bigint[]), CAST(:assets AS bigint[])) AS link(observation_id, asset_id)
+    SELECT :city, observation_id, asset_id FROM urban_inventory.staging_hit WHERE job = :job
     ON CONFLICT (city_id, observation_id) DO UPDATE SET asset_id = excluded.asset_id
     WHERE asset_hit.asset_id <> excluded.asset_id
     """
 )
+_CLEAR_HITS = text("DELETE FROM urban_inventory.staging_hit WHERE job = :job")
 
 
-def _link_hits(connection: Connection, city: City, folded: Folded, asset_of_track: NDArray[np.int64]) -> None:
+def _link_hits(connection: Connection, city: City, folded: Folded, asset_of_track: Integers) -> None:
     """Links are overwritten, never removed: an id whose evidence is withdrawn finds its way back by them."""
-    if len(folded.hit_observation):
-        connection.execute(
-            _LINK,
-            {
-                "city": city.id,
-                "observations": folded.hit_observation.tolist(),
-                "assets": asset_of_track[folded.hit_track].tolist(),
-            },
-        )
+    if not len(folded.hit_observation):
+        return
+    job = next_job(connection)
+    order = np.argsort(folded.hit_observation)
+    copy_rows(
+        connection,
+        staging_hit,
+        {
+            "job": job,
+            "observation_id": folded.hit_observation[order],
+            "asset_id": asset_of_track[folded.hit_track[order]],
+        },
+    )
+    connection.execute(_LINK, {"city": city.id, "job": job})
+    connection.execute(_CLEAR_HITS, {"job": job})
 
 
 def successor_roots(connection: Connection, city: City, old_survey: int, new_survey: int) -> None:
-    """Re-roots ids of a superseded scene in the observations of the same pixels in its successor (R7)."""
+    """Roots of a superseded survey pass to the observations of the same boxes in its successor (R7)."""
     old, new = observation.alias("old"), observation.alias("new")
     connection.execute(
         update(asset)
@@ -155,13 +360,9 @@ def successor_roots(connection: Connection, city: City, old_survey: int, new_sur
             new.c["class"] == old.c["class"],
             new.c.box_px == old.c.box_px,
         )
-        .values(root_observation=new.c.id)
+        .values(root_observation=new.c.id, anchor=new.c.id)
     )
 
 
-def _column(values: list[int | None]) -> NDArray[np.int64]:
-    return np.array([-1 if value is None else value for value in values], np.int64)
-
-
-def _or_none(value: np.int64) -> int | None:
-    return None if value < 0 else int(value)
+def _column(values: list[int]) -> Integers:
+    return np.array(values, np.int64)

@@ -271,7 +271,9 @@ survey_class = Table(
     Column("class", Text, ForeignKey(f"{SCHEMA}.asset_class.name"), nullable=False),
     Column("in_force", Boolean, nullable=False, comment="derived (R3)"),
     Column("adequate", Boolean, nullable=False, comment="may testify to absence (R5)"),
-    Column("folded_at", Instant, comment="instant of the look that the stored states hold it for; null: none"),
+    Column(
+        "folded_at", Instant, comment="instant of the look that the stored states hold it for; null: none"
+    ),
     Column("shift_x_m", Double, comment="shift of its scene that the stored states are free of (R7)"),
     Column("shift_y_m", Double),
     Column("shift_pairs", Integer, comment="pairs that show the shift; null: cannot tell"),
@@ -346,7 +348,9 @@ asset = Table(
     Column("class", Text, nullable=False, comment="the class it was minted as"),
     Column("root_observation", BigInteger, comment="the observation that minted it (R7)"),
     Column("root_decision", BigInteger, comment="or the decision"),
-    Column("anchor", BigInteger, comment="the root or, while it is no evidence, the track's next observation"),
+    Column(
+        "anchor", BigInteger, comment="the root or, while it is no evidence, the track's next observation"
+    ),
     Column("alias_of", BigInteger, comment="the older id of the same track, while they share it"),
     Column("replaces", BigInteger),
     _recorded_at(),
@@ -373,7 +377,6 @@ asset_hit = Table(
     comment="which observations an asset's track was last made of",
     **_BY_CITY,
 )
-
 
 
 def _state_columns(*, commented: bool = False) -> list[Column[Any]]:

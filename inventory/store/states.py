@@ -1,7 +1,7 @@
-"""What the fold says, kept current: states, memberships, count deltas, coverage and history.
+"""What the fold says, kept current: states, memberships, count deltas and history.
 
-Nothing here decides: ``replace_states`` compares what is stored with what was folded and changes only the
-difference, each change with its cause in the history (R14). Everything happens in the caller's transaction,
+Nothing here decides: ``replace_states`` compares what was stored with what was folded and changes only the
+difference, all of it by one change with its cause (R14). Everything happens in the caller's transaction,
 under the city's writer lock.
 """
 
@@ -13,16 +13,24 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import orjson
+import pyarrow as pa
 from numpy.typing import NDArray
 from pyproj import Transformer
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, func, insert, select, text
 
-from inventory.domain.evidence import NEVER, mix, to_micros
-from inventory.domain.fold import STATUSES, Folded
+from inventory.domain.evidence import NEVER, Integers, mix, to_micros
+from inventory.domain.fold import Folded
 from inventory.domain.places import AreaVersion, City, area_of_points, versions_by_level
+from inventory.domain.tracks import COLUMNS, NO_TRACK, STATUSES, StoredStates
 from inventory.store import cities
-from inventory.store.copy import copy_rows, instants, next_job, numbers
-from inventory.store.schema import asset, asset_state, staging_membership, staging_state
+from inventory.store.copy import copy_rows, instants, next_job, numbers, read_rows
+from inventory.store.schema import (
+    asset_state,
+    change,
+    staging_end,
+    staging_membership,
+    staging_state,
+)
 
 _COMPACT_ABOVE_DELTAS = 5_000
 _DEGREE_DIGITS = 7
@@ -40,102 +48,180 @@ class Cause:
     author: str = "local"
 
 
-def replace_states(
-    connection: Connection,
-    city: City,
-    class_name: str,
-    folded: Folded,
-    asset_of_track: NDArray[np.int64],
-    cause: Cause,
-) -> None:
-    """Makes the stored states of a class those of the fold; unchanged ones keep their row."""
-    columns = _columns(folded, asset_of_track)
-    digest = _digests(folded, columns)
-    stored = _stored(connection, city, class_name, static=folded.static)
-    kept = np.isin(digest, stored["digest"])
-    removed = stored["id"][~np.isin(stored["digest"], digest)]
-    _remove(connection, city, removed, cause)
-    _add(
-        connection,
-        city,
-        {name: column[~kept] for name, column in columns.items()},
-        digest[~kept],
-        cause,
-    )
-    _compact_deltas(connection, city)
-    if len(removed) + int((~kept).sum()) >= _ANALYZE_FROM_STATES:
-        connection.execute(select(func.urban_inventory.city_analyze(city.id)))
+# --- reading what was stored -----------------------------------------------------------------------------
+
+_TIMES = ("valid_from", "valid_to", "first_seen", "last_seen", "first_missed")
+_READ = f"""
+    SELECT s.id, coalesce(s.asset_id, -1), s.digest, s.track, {", ".join(f"s.{name}" for name in _TIMES)},
+        s.x, s.y, s.cell, s.error_m, s.width_m, s.height_m, s.score, s.content, s.probability, s.hits, s.misses,
+        coalesce(s.look, -1), s.hit,
+        array_position(ARRAY['{"', '".join(STATUSES)}'], s.status) - 1, s.verified, s.review,
+        coalesce(s.merged_into, {NO_TRACK}), coalesce(s.replaces, {NO_TRACK}), coalesce(s.observation_id, -1),
+        coalesce(s.survey_id, -1), coalesce(s.decision_id, -1), coalesce(s.model, -1), s.listed,
+        s.class = s.minted_as AND s.details IS NULL
+    FROM urban_inventory.asset_state s
+    WHERE s.city_id = %(city)s AND s.minted_as = %(class)s
+        AND (s.valid_to IS NULL OR s.valid_to >= %(since)s)
+"""
+_KINDS: dict[str, pa.DataType] = {
+    "id": pa.int64(),
+    "asset_id": pa.int64(),
+    "digest": pa.int64(),
+    "track": pa.int64(),
+    **dict.fromkeys(_TIMES, pa.timestamp("us", tz="UTC")),
+    **dict.fromkeys(("x", "y"), pa.float64()),
+    "cell": pa.int64(),
+    **dict.fromkeys(("error_m", "width_m", "height_m", "score"), pa.float32()),
+    "content": pa.int64(),
+    "probability": pa.float32(),
+    **dict.fromkeys(("hits", "misses", "look"), pa.int64()),
+    "hit": pa.bool_(),
+    "status": pa.int64(),
+    **dict.fromkeys(("verified", "review"), pa.bool_()),
+    **dict.fromkeys(
+        ("merged_into", "replaces", "observation_id", "survey_id", "decision", "model"), pa.int64()
+    ),
+    "listed": pa.bool_(),
+    "plain": pa.bool_(),
+}
 
 
-def refresh_areas(connection: Connection, city_id: int) -> None:
-    """Computes memberships and counts anew after areas changed; states stay as they are."""
-    city = next(one for one in cities.list_cities(connection) if one.id == city_id)
-    parameters = {"city": city_id}
-    connection.execute(text("DELETE FROM urban_inventory.membership WHERE city_id = :city"), parameters)
-    connection.execute(text("DELETE FROM urban_inventory.area_count_delta WHERE city_id = :city"), parameters)
-    rows = connection.execute(
-        select(
-            asset_state.c.id,
-            asset_state.c.valid_from,
-            asset_state.c.valid_to,
-            func.ST_X(asset_state.c.geom).label("lon"),
-            func.ST_Y(asset_state.c.geom).label("lat"),
-        ).where(asset_state.c.city_id == city_id)
-    ).all()
-    job = next_job(connection)
-    _stage_memberships(
-        connection,
-        city,
-        job,
-        ids=np.array([row.id for row in rows], np.int64),
-        lon_lat=np.array([(row.lon, row.lat) for row in rows], np.float64).reshape(-1, 2),
-        valid_from=np.array([to_micros(row.valid_from) for row in rows], np.int64),
-        valid_to=np.array([to_micros(row.valid_to) if row.valid_to else NEVER for row in rows], np.int64),
+def load_states(
+    connection: Connection, city: City, class_name: str, *, since: int, cells: Integers | None
+) -> StoredStates:
+    """The states in force at or after an instant of all tracks with such a state in the cells; None: all.
+
+    Beside the domain's columns they have ``asset_id`` (−1: none) and ``digest``.
+    """
+    parameters: dict[str, Any] = {"city": city.id, "class": class_name, "since": _instant(since)}
+    query = _READ
+    if cells is not None:
+        query += " AND s.cell = ANY(%(cells)s)"
+        parameters["cells"] = cells.tolist()
+    columns = read_rows(connection, query, parameters, _KINDS)
+    strays = np.empty(0, np.int64) if cells is None else _strays(columns, since)
+    if len(strays):
+        # Tracks that moved from one cell to another: their states elsewhere belong to them, too.
+        elsewhere = _READ + " AND s.track = ANY(%(tracks)s) AND NOT s.cell = ANY(%(cells)s)"
+        elsewhere += " AND s.asset_id = ANY(%(assets)s)"
+        mine = np.isin(columns["track"], strays)
+        more = read_rows(
+            connection,
+            elsewhere,
+            {
+                **parameters,
+                "tracks": strays.tolist(),
+                "assets": np.unique(columns["asset_id"][mine]).tolist(),
+            },
+            _KINDS,
+        )
+        columns = {name: np.concatenate([column, more[name]]) for name, column in columns.items()}
+    order = np.lexsort((columns["valid_from"], columns["track"]))
+    return _as_stored(connection, city, class_name, {name: column[order] for name, column in columns.items()})
+
+
+def cells_of_tracks(connection: Connection, city: City, class_name: str, tracks: Integers) -> Integers:
+    """The cells in which these tracks ever stood."""
+    query = select(asset_state.c.cell).where(
+        asset_state.c.city_id == city.id,
+        asset_state.c.minted_as == class_name,
+        asset_state.c.track.in_(tracks.tolist()),
     )
-    connection.execute(_INSERT_MEMBERSHIPS, {"job": job, **parameters})
-    connection.execute(_ALL_DELTAS, parameters)
-    connection.execute(_CLEAR_MEMBERSHIPS, {"job": job})
+    return np.array(sorted(set(connection.execute(query).scalars())), np.int64)
+
+
+def all_cells(connection: Connection, city: City, class_name: str) -> Integers:
+    """Every cell that holds a state of the class."""
+    query = select(asset_state.c.cell).where(
+        asset_state.c.city_id == city.id, asset_state.c.minted_as == class_name
+    )
+    return np.array(sorted(connection.execute(query.distinct()).scalars()), np.int64)
+
+
+def _strays(columns: dict[str, NDArray[Any]], since: int) -> Integers:
+    """Tracks whose states at hand do not follow one another from ``since``, or their beginning, until now."""
+    order = np.lexsort((columns["valid_from"], columns["track"]))
+    track, begin, end = (columns[name][order] for name in ("track", "valid_from", "valid_to"))
+    first = np.ones(len(track), bool)
+    first[1:] = track[1:] != track[:-1]
+    last = np.roll(first, -1)
+    cut_before = first & (begin > since) & (begin != columns["first_seen"][order])
+    cut_between = ~first & (begin != np.roll(end, 1))
+    cut_after = last & (end != NEVER)
+    return np.unique(track[cut_before | cut_between | cut_after])
+
+
+def _as_stored(
+    connection: Connection, city: City, class_name: str, columns: dict[str, NDArray[Any]]
+) -> StoredStates:
+    """Columns as the domain wants them; classes and details by number."""
+    n = len(columns["id"])
+    classes, texts = [class_name], list[dict[str, Any]]()
+    codes, details = np.zeros(n, np.int64), np.full(n, -1, np.int64)
+    rows = np.flatnonzero(~columns.pop("plain"))
+    if len(rows):
+        query = select(asset_state.c.id, asset_state.c["class"], asset_state.c.details).where(
+            asset_state.c.city_id == city.id, asset_state.c.id.in_(columns["id"][rows].tolist())
+        )
+        said = {row.id: (row[1], row.details) for row in connection.execute(query)}
+        for row in rows.tolist():
+            name, told = said[int(columns["id"][row])]
+            if name not in classes:
+                classes.append(name)
+            codes[row] = classes.index(name)
+            if told is not None:
+                told = orjson.loads(told) if isinstance(told, str) else told
+                if told not in texts:
+                    texts.append(told)
+                details[row] = texts.index(told)
+    columns["class_code"], columns["details"] = codes, details
+    columns["content"] = columns["content"].view(np.uint64)
+    return StoredStates(columns=columns, classes=tuple(classes), texts=tuple(texts))
 
 
 # --- from folded columns to rows ---------------------------------------------------------------------
 
 
-def _columns(folded: Folded, asset_of_track: NDArray[np.int64]) -> dict[str, Any]:
+def _columns(folded: Folded, class_name: str, asset_of_track: Integers) -> dict[str, Any]:
     states = folded.states
-    tracks = states["track"].astype(np.int64)
+    rows = states["track"].astype(np.int64)
     codes = np.array(folded.classes, object)
-    texts = np.array([orjson.dumps(text_).decode() for text_ in folded.texts] + [None], object)
-    # float32 at once: digests must not see more than the table keeps.
-    reals = ("error_m", "width_m", "height_m", "score", "probability")
+    texts = np.array(
+        [orjson.dumps(told, option=orjson.OPT_SORT_KEYS).decode() for told in folded.texts] + [None], object
+    )
     return {
-        "asset_id": asset_of_track[tracks] if folded.static else np.full(len(tracks), -1, np.int64),
-        "observation_id": states["observation_id"].astype(np.int64),
-        "decision_id": states["decision"].astype(np.int64),
-        "survey_id": states["survey_id"].astype(np.int64),
-        "class": codes[states["class_code"].astype(int)],
-        "status": np.array(STATUSES, object)[states["status"].astype(int)],
-        "details": texts[states["details"].astype(int)],
-        **{name: states[name].astype(np.float32) for name in reals},
-        **{name: states[name].astype(np.float64) for name in ("x", "y")},
-        **{name: states[name].astype(bool) for name in ("listed", "verified", "review")},
-        "hits": np.minimum(states["hits"].astype(np.int64), 32_767),
         **{
-            name: states[name].astype(np.int64)
-            for name in ("valid_from", "valid_to", "first_seen", "last_seen", "first_missed")
+            name: states[name]
+            for name in COLUMNS
+            if name not in {"class_code", "details", "decision", "status"}
         },
+        "content": states["content"].view(np.int64),
+        "asset_id": asset_of_track[rows] if folded.static else np.full(len(rows), -1, np.int64),
+        "decision_id": states["decision"],
+        "class": codes[states["class_code"]],
+        "minted_as": np.full(len(rows), class_name, object),
+        "status": np.array(STATUSES, object)[states["status"]],
+        "details": texts[states["details"]],
+        "hits": np.minimum(states["hits"], 32_767),
+        "misses": np.minimum(states["misses"], 32_767),
+        "track": folded.tracks["key"][rows],
+        "valid_from": states["valid_from"],
+        "valid_to": states["valid_to"],
     }
 
 
-def _digests(folded: Folded, columns: dict[str, Any]) -> NDArray[np.int64]:
-    """A hash of each state's whole content, by which two folds are compared."""
+def _digests(columns: dict[str, Any]) -> Integers:
+    """A hash of what each state says and since when, by which two folds are compared.
+
+    Neither until when it holds, which follows from the next one, nor under which id.
+    """
     mixed = np.zeros(len(columns["valid_from"]), np.uint64)
-    for name in sorted(columns):
+    for name in sorted(set(columns) - {"asset_id", "valid_to"}):
         column = columns[name]
         if column.dtype == object:
-            values, inverse = np.unique(column.astype(str), return_inverse=True)
+            values, inverse = _unique_texts(column)
             # The position of a text among those at hand would depend on the others: its own hash does not.
-            own = np.array([_text_hash(value) for value in values], np.uint64)
-            bits = own[inverse.ravel()] if len(values) else np.empty(0, np.uint64)
+            bits = np.array([_text_hash(value) for value in values], np.uint64)[inverse]
         elif column.dtype.kind == "f":
             bits = column.astype(np.float64).view(np.uint64)
         else:
@@ -144,211 +230,311 @@ def _digests(folded: Folded, columns: dict[str, Any]) -> NDArray[np.int64]:
     return mixed.view(np.int64)
 
 
+def _unique_texts(column: NDArray[Any]) -> tuple[list[str], Integers]:
+    encoded = pa.array(column, from_pandas=True).cast(pa.string()).dictionary_encode(null_encoding="encode")
+    values = ["" if value is None else value for value in encoded.dictionary.to_pylist()]
+    return values or [""], np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int64)
+
+
 def _text_hash(value: str) -> int:
     return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "big")
 
 
-def _stored(
-    connection: Connection, city: City, class_name: str, *, static: bool
-) -> dict[str, NDArray[np.int64]]:
-    query = select(asset_state.c.id, asset_state.c.digest).where(asset_state.c.city_id == city.id)
-    if static:
-        # By the class an asset was minted as: a person may have reclassified it since.
-        query = query.join(
-            asset, (asset.c.city_id == asset_state.c.city_id) & (asset.c.id == asset_state.c.asset_id)
-        ).where(asset.c["class"] == class_name)
-    else:
-        query = query.where(asset_state.c["class"] == class_name, asset_state.c.asset_id.is_(None))
-    rows = connection.execute(query).all()
-    return {
-        "id": np.array([row.id for row in rows], np.int64),
-        "digest": np.array([row.digest for row in rows], np.int64),
-    }
+# --- writing the difference ------------------------------------------------------------------------------
 
 
-# --- removing and adding -------------------------------------------------------------------------------
+def replace_states(
+    connection: Connection,
+    city: City,
+    class_name: str,
+    *,
+    before: StoredStates,
+    folded: Folded,
+    asset_of_track: Integers,
+    cause: Cause,
+) -> None:
+    """Makes the stored states of the tracks that were folded those of the fold; unchanged ones keep their row.
 
-_NOTE = """
-    INSERT INTO urban_inventory.history (city_id, asset_id, state_id, change, state, cause, cause_id, author)
-    SELECT s.city_id, s.asset_id, s.id, {change}, to_jsonb(s) - 'geom' - 'digest' - 'city_id', :what, :subject, :author
-    FROM urban_inventory.asset_state s WHERE s.city_id = :city AND s.id {which}
-"""
-
-_DELTAS = """
-    INSERT INTO urban_inventory.area_count_delta (city_id, area_version_id, class, at, listed, verified)
-    SELECT :city, area_version_id, class, at, {sign} sum(listed), {sign} sum(verified) FROM (
-        SELECT e.area_version_id, s.class, e.valid_from AS at, 1 AS listed,
-               (s.verified AND NOT s.review)::int AS verified
-        FROM (
-            SELECT m.area_version_id, m.state_id, m.valid_from, m.valid_to
-            FROM urban_inventory.membership m WHERE m.city_id = :city
-            UNION ALL
-            SELECT 0, w.id, w.valid_from, w.valid_to FROM urban_inventory.asset_state w WHERE w.city_id = :city
-        ) e
-        JOIN urban_inventory.asset_state s ON s.city_id = :city AND s.id = e.state_id
-        WHERE s.listed AND s.id {which}
-        UNION ALL
-        SELECT e.area_version_id, s.class, e.valid_to, -1, -(s.verified AND NOT s.review)::int
-        FROM (
-            SELECT m.area_version_id, m.state_id, m.valid_to
-            FROM urban_inventory.membership m WHERE m.city_id = :city AND m.valid_to IS NOT NULL
-            UNION ALL
-            SELECT 0, w.id, w.valid_to FROM urban_inventory.asset_state w
-            WHERE w.city_id = :city AND w.valid_to IS NOT NULL
-        ) e
-        JOIN urban_inventory.asset_state s ON s.city_id = :city AND s.id = e.state_id
-        WHERE s.listed AND s.id {which}
-    ) events GROUP BY area_version_id, class, at HAVING sum(listed) <> 0 OR sum(verified) <> 0
-"""
-
-_GIVEN = "= ANY(CAST(:ids AS bigint[]))"
-_STAGED = "IN (SELECT id FROM urban_inventory.staging_state WHERE job = :job)"
-_EVERY = "IS NOT NULL"
-
-_FORGET = text(_NOTE.format(change="-1", which=_GIVEN))
-_SUBTRACT = text(_DELTAS.format(sign="-", which=_GIVEN))
-_DELETE_MEMBERSHIPS = text(
-    f"DELETE FROM urban_inventory.membership WHERE city_id = :city AND state_id {_GIVEN}"
-)
-_DELETE_STATES = text(f"DELETE FROM urban_inventory.asset_state WHERE city_id = :city AND id {_GIVEN}")
-
-_INSERT_STATES = text(
+    Args:
+        before: from ``load_states``: what the fold went on from.
+        asset_of_track: (tracks,) the asset of each.
     """
-    INSERT INTO urban_inventory.asset_state (
-        city_id, id, asset_id, observation_id, decision_id, survey_id, class, valid_from, valid_to, listed,
-        status, verified, review, probability, geom, x, y, error_m, width_m, height_m, score, hits, first_seen,
-        last_seen, first_missed, details, digest)
-    SELECT :city, id, asset_id, observation_id, decision_id, survey_id, class, valid_from, valid_to, listed,
-        status, verified, review, probability, ST_SetSRID(ST_MakePoint(lon, lat), 4326), x, y, error_m, width_m,
-        height_m, score, hits, first_seen, last_seen, first_missed, details, digest
-    FROM urban_inventory.staging_state WHERE job = :job
+    columns = _columns(folded, class_name, asset_of_track)
+    digest = _digests(columns)
+    stored = before.columns
+    told = np.isin(stored["track"], folded.tracks["key"][folded.told])
+    rows = np.flatnonzero(told)
+    # By digest; of the same in both, the row stays and only its end may move.
+    place = _place(stored["digest"][rows], digest)
+    kept = np.flatnonzero(place >= 0)
+    moved = kept[stored["valid_to"][rows[kept]] != columns["valid_to"][place[kept]]]
+    fresh = np.ones(len(digest), bool)
+    fresh[place[kept]] = False
+    removed = rows[place < 0]
+    if not (len(removed) or len(moved) or fresh.any()):
+        return
+    said_by = _record_change(connection, city, cause)
+    _end(
+        connection,
+        city,
+        said_by,
+        ids=np.concatenate([stored["id"][removed], stored["id"][rows[moved]]]),
+        removed=np.arange(len(removed) + len(moved)) < len(removed),
+        valid_to=np.concatenate([np.full(len(removed), NEVER), columns["valid_to"][place[moved]]]),
+    )
+    _add(connection, city, {name: column[fresh] for name, column in columns.items()}, digest[fresh], said_by)
+    _compact_deltas(connection, city)
+    if len(removed) + len(moved) + int(fresh.sum()) >= _ANALYZE_FROM_STATES:
+        connection.execute(select(func.urban_inventory.city_analyze(city.id)))
+
+
+def _place(wanted: Integers, among: Integers) -> Integers:
+    """(wanted,) where each stands among the others, −1 for nowhere."""
+    if not len(among):
+        return np.full(len(wanted), -1, np.int64)
+    order = np.argsort(among, kind="stable")
+    at = np.minimum(np.searchsorted(among[order], wanted), len(among) - 1)
+    return np.where(among[order][at] == wanted, order[at], -1)
+
+
+def _record_change(connection: Connection, city: City, cause: Cause) -> int:
+    statement = insert(change).values(
+        city_id=city.id, cause=cause.what, subject=cause.subject, author=cause.author
+    )
+    return int(connection.execute(statement.returning(change.c.id)).scalar_one())
+
+
+_ENDED = "SELECT state_id FROM urban_inventory.staging_end WHERE job = :job"
+# Where a state begins does not depend on where it ends, so that moving an end moves one event. One that ends
+# before the area that holds it begins ends where it begins.
+_BEGINNINGS = """
+    SELECT e.area_version_id, s.class, greatest(s.valid_from, e.valid_from) AS at, 1 AS listed,
+           (s.verified AND NOT s.review)::int AS verified
+    FROM ({held}) e JOIN urban_inventory.asset_state s ON s.city_id = :city AND s.id = e.state_id
+    WHERE s.listed AND (e.valid_to IS NULL OR e.valid_to > s.valid_from)
+"""
+_ENDINGS = """
+    SELECT e.area_version_id, s.class,
+           greatest(least({until}, e.valid_to), s.valid_from, e.valid_from) AS at, -1 AS listed,
+           -(s.verified AND NOT s.review)::int AS verified
+    FROM ({held}) e JOIN urban_inventory.asset_state s ON s.city_id = :city AND s.id = e.state_id
+    {joined}
+    WHERE s.listed AND (e.valid_to IS NULL OR e.valid_to > s.valid_from)
+        AND ({until} IS NOT NULL OR e.valid_to IS NOT NULL)
+"""
+# The areas that hold each state, and the whole city (0) for all of its time.
+_HELD = """
+    SELECT m.area_version_id, m.state_id, m.valid_from, m.valid_to FROM urban_inventory.membership m
+    WHERE m.city_id = :city AND m.state_id IN ({which})
+    UNION ALL
+    SELECT 0, w.id, '-infinity', NULL FROM urban_inventory.asset_state w WHERE w.city_id = :city AND w.id IN ({which})
+"""
+
+
+def _deltas(events: str, sign: str = "") -> Any:
+    return text(
+        f"""
+        INSERT INTO urban_inventory.area_count_delta (city_id, area_version_id, class, at, listed, verified)
+        SELECT :city, area_version_id, class, at, {sign} sum(listed), {sign} sum(verified) FROM ({events}) events
+        GROUP BY area_version_id, class, at HAVING sum(listed) <> 0 OR sum(verified) <> 0
+        """
+    )
+
+
+def _events(which: str) -> str:
+    held = _HELD.format(which=which)
+    return f"{_BEGINNINGS.format(held=held)} UNION ALL {_ENDINGS.format(held=held, until='s.valid_to', joined='')}"
+
+
+_REMOVED = f"{_ENDED} AND removed"
+_MOVED = f"{_ENDED} AND NOT removed"
+_NEW_END = "JOIN urban_inventory.staging_end n ON n.job = :job AND n.state_id = s.id"
+_SUBTRACT = _deltas(_events(_REMOVED), "-")
+_SUBTRACT_ENDS = _deltas(_ENDINGS.format(held=_HELD.format(which=_MOVED), until="s.valid_to", joined=""), "-")
+_ADD_ENDS = _deltas(_ENDINGS.format(held=_HELD.format(which=_MOVED), until="n.valid_to", joined=_NEW_END))
+_KEEP_IN_HISTORY = text(
+    f"""
+    INSERT INTO urban_inventory.history ({", ".join(column.name for column in asset_state.c)}, ended_by)
+    SELECT {", ".join(f"s.{column.name}" for column in asset_state.c)}, :change
+    FROM urban_inventory.asset_state s WHERE s.city_id = :city AND s.id IN ({_REMOVED})
+    """
+)
+_DELETE_MEMBERSHIPS = text(
+    f"DELETE FROM urban_inventory.membership WHERE city_id = :city AND state_id IN ({_REMOVED})"
+)
+_DELETE_STATES = text(f"DELETE FROM urban_inventory.asset_state WHERE city_id = :city AND id IN ({_REMOVED})")
+_MOVE_ENDS = text(
+    """
+    UPDATE urban_inventory.asset_state s SET valid_to = n.valid_to FROM urban_inventory.staging_end n
+    WHERE n.job = :job AND NOT n.removed AND s.city_id = :city AND s.id = n.state_id
+    """
+)
+_CLEAR_ENDS = text("DELETE FROM urban_inventory.staging_end WHERE job = :job")
+
+
+def _end(
+    connection: Connection,
+    city: City,
+    said_by: int,
+    *,
+    ids: Integers,
+    removed: NDArray[np.bool_],
+    valid_to: Integers,
+) -> None:
+    """Takes states away, into history, and moves the end of others."""
+    if not len(ids):
+        return
+    job = next_job(connection)
+    order = np.argsort(ids)
+    copy_rows(
+        connection,
+        staging_end,
+        {
+            "job": job,
+            "state_id": ids[order],
+            "removed": removed[order],
+            "valid_to": instants(valid_to[order]),
+        },
+    )
+    parameters = {"city": city.id, "job": job, "change": said_by}
+    if removed.any():
+        for statement in (_SUBTRACT, _KEEP_IN_HISTORY, _DELETE_MEMBERSHIPS, _DELETE_STATES):
+            connection.execute(statement, parameters)
+    if not removed.all():
+        for statement in (_SUBTRACT_ENDS, _ADD_ENDS, _MOVE_ENDS):
+            connection.execute(statement, parameters)
+    connection.execute(_CLEAR_ENDS, parameters)
+
+
+_CARRIED = [column.name for column in staging_state.c if column.name not in {"job", "lon", "lat"}]
+_INSERT_STATES = text(
+    f"""
+    INSERT INTO urban_inventory.asset_state (city_id, geom, change_id, {", ".join(_CARRIED)})
+    SELECT :city, ST_SetSRID(ST_MakePoint(lon, lat), 4326), :change, {", ".join(_CARRIED)}
+    FROM urban_inventory.staging_state WHERE job = :job ORDER BY cell, id
     """
 )
 _INSERT_MEMBERSHIPS = text(
     """
     INSERT INTO urban_inventory.membership (city_id, state_id, area_version_id, valid_from, valid_to)
-    SELECT :city, state_id, area_version_id, valid_from, valid_to
+    SELECT :city, state_id, area_version_id, coalesce(valid_from, '-infinity'), valid_to
     FROM urban_inventory.staging_membership WHERE job = :job
     """
 )
-_REMEMBER = text(_NOTE.format(change="1", which=_STAGED))
-_ADD_DELTAS = text(_DELTAS.format(sign="", which=_STAGED))
-_ALL_DELTAS = text(_DELTAS.format(sign="", which=_EVERY))
+_ADD_DELTAS = _deltas(_events("SELECT id FROM urban_inventory.staging_state WHERE job = :job"))
 _CLEAR_STATES = text("DELETE FROM urban_inventory.staging_state WHERE job = :job")
 _CLEAR_MEMBERSHIPS = text("DELETE FROM urban_inventory.staging_membership WHERE job = :job")
+_NUMBERS = {
+    "asset_id", "observation_id", "decision_id", "survey_id", "look", "model",
+}  # fmt: skip
 
 
-def _remove(connection: Connection, city: City, ids: NDArray[np.int64], cause: Cause) -> None:
-    if not len(ids):
-        return
-    parameters = {"city": city.id, "ids": ids.tolist()}
-    noted = {"what": cause.what, "subject": cause.subject, "author": cause.author}
-    connection.execute(_FORGET, {**parameters, **noted})
-    for statement in (_SUBTRACT, _DELETE_MEMBERSHIPS, _DELETE_STATES):
-        connection.execute(statement, parameters)
-
-
-def _add(
-    connection: Connection, city: City, columns: dict[str, Any], digest: NDArray[np.int64], cause: Cause
-) -> None:
+def _add(connection: Connection, city: City, columns: dict[str, Any], digest: Integers, said_by: int) -> None:
     if not len(digest):
         return
     job = next_job(connection)
-    ids = np.fromiter(
-        connection.execute(
-            select(func.nextval("urban_inventory.asset_state_id_seq")).select_from(
-                func.generate_series(1, len(digest)).table_valued("n")
-            )
-        ).scalars(),
-        np.int64,
-        len(digest),
-    )
+    # Neighbours lie together on disk: then what is asked for together is read together.
+    order = np.argsort(columns["cell"], kind="stable")
+    columns, digest = {name: column[order] for name, column in columns.items()}, digest[order]
+    ids = _draw(connection, "asset_state_id_seq", len(digest))
     to_lon_lat = Transformer.from_crs(city.metric_crs, 4326, always_xy=True)
     # To the digits that are given out: who counts exported points gets our counts, on borders too.
     lon_lat = np.round(np.column_stack(to_lon_lat.transform(columns["x"], columns["y"])), _DEGREE_DIGITS)
-    _stage_states(connection, job, ids, columns, lon_lat, digest)
-    parameters = {"city": city.id, "job": job}
+    rows: dict[str, Any] = {
+        "job": job,
+        "id": ids,
+        "digest": digest,
+        "lon": lon_lat[:, 0],
+        "lat": lon_lat[:, 1],
+    }
+    for name, column in columns.items():
+        if name in _TIMES:
+            rows[name] = instants(column)
+        elif name in _NUMBERS:
+            rows[name] = numbers(column)
+        elif name in {"merged_into", "replaces"}:
+            rows[name] = pa.array(column, mask=column == NO_TRACK)
+        else:
+            rows[name] = column
+    copy_rows(connection, staging_state, rows)
+    parameters = {"city": city.id, "job": job, "change": said_by}
     connection.execute(_INSERT_STATES, parameters)
-    _stage_memberships(
-        connection,
-        city,
-        job,
-        ids=ids,
-        lon_lat=lon_lat,
-        valid_from=columns["valid_from"],
-        valid_to=columns["valid_to"],
-    )
-    connection.execute(_INSERT_MEMBERSHIPS, parameters)
-    connection.execute(
-        _REMEMBER, {**parameters, "what": cause.what, "subject": cause.subject, "author": cause.author}
-    )
-    connection.execute(_ADD_DELTAS, parameters)
-    connection.execute(_CLEAR_STATES, {"job": job})
-    connection.execute(_CLEAR_MEMBERSHIPS, {"job": job})
+    _stage_memberships(connection, city, job, ids=ids, lon_lat=lon_lat)
+    for statement in (_INSERT_MEMBERSHIPS, _ADD_DELTAS, _CLEAR_STATES, _CLEAR_MEMBERSHIPS):
+        connection.execute(statement, parameters)
 
 
-def _stage_states(
-    connection: Connection,
-    job: int,
-    ids: NDArray[np.int64],
-    columns: dict[str, Any],
-    lon_lat: NDArray[np.float64],
-    digest: NDArray[np.int64],
-) -> None:
-    row_numbers = ("asset_id", "observation_id", "decision_id", "survey_id")
-    times = ("valid_from", "valid_to", "first_seen", "last_seen", "first_missed")
-    rest = (
-        "class", "listed", "status", "verified", "review", "probability", "x", "y", "error_m", "width_m",
-        "height_m", "score", "hits", "details",
-    )  # fmt: skip
-    copy_rows(
-        connection,
-        staging_state,
-        {
-            "job": job,
-            "id": ids,
-            **{name: numbers(columns[name]) for name in row_numbers},
-            **{name: instants(columns[name]) for name in times},
-            **{name: columns[name] for name in rest},
-            "lon": lon_lat[:, 0],
-            "lat": lon_lat[:, 1],
-            "digest": digest,
-        },
+def _draw(connection: Connection, sequence: str, count: int) -> Integers:
+    return np.fromiter(
+        connection.execute(
+            text("SELECT nextval(:sequence) FROM generate_series(1, :count)"),
+            {"sequence": f"urban_inventory.{sequence}", "count": count},
+        ).scalars(),
+        np.int64,
+        count,
     )
 
 
 # --- memberships ---------------------------------------------------------------------------------------
 
 
+def refresh_areas(connection: Connection, city_id: int) -> None:
+    """Computes memberships and counts anew after areas changed; states stay as they are."""
+    city = next(one for one in cities.list_cities(connection) if one.id == city_id)
+    parameters = {"city": city_id}
+    connection.execute(text("DELETE FROM urban_inventory.membership WHERE city_id = :city"), parameters)
+    connection.execute(text("DELETE FROM urban_inventory.area_count_delta WHERE city_id = :city"), parameters)
+    rows = read_rows(
+        connection,
+        "SELECT id, ST_X(geom), ST_Y(geom) FROM urban_inventory.asset_state WHERE city_id = %(city)s",
+        parameters,
+        {"id": pa.int64(), "lon": pa.float64(), "lat": pa.float64()},
+    )
+    job = next_job(connection)
+    lon_lat = np.column_stack([rows["lon"], rows["lat"]])
+    _stage_memberships(connection, city, job, ids=rows["id"], lon_lat=lon_lat)
+    connection.execute(_INSERT_MEMBERSHIPS, {"job": job, **parameters})
+    connection.execute(_ALL_DELTAS, parameters)
+    connection.execute(_CLEAR_MEMBERSHIPS, {"job": job})
+
+
+_ALL_DELTAS = _deltas(_events("SELECT id FROM urban_inventory.asset_state WHERE city_id = :city"))
+
+
 def _stage_memberships(
-    connection: Connection,
-    city: City,
-    job: int,
-    *,
-    ids: NDArray[np.int64],
-    lon_lat: NDArray[np.float64],
-    valid_from: NDArray[np.int64],
-    valid_to: NDArray[np.int64],
+    connection: Connection, city: City, job: int, *, ids: Integers, lon_lat: NDArray[np.float64]
 ) -> None:
-    """For every level and every span of dates with the same areas: which area holds each state (R12)."""
+    """For every level, the areas that ever hold each position, and when (R12); whatever the states' time."""
     zone = ZoneInfo(city.time_zone)
     for versions in versions_by_level(cities.all_area_versions(connection, city.id)).values():
-        for begin, end, in_force in _spans(versions, zone):
-            rows = np.flatnonzero((valid_from < end) & (valid_to > begin))
-            owner = area_of_points(lon_lat[rows], in_force)
-            held = owner >= 0
-            version_ids = np.array([version.id for version in in_force], np.int64)
-            copy_rows(
-                connection,
-                staging_membership,
-                {
-                    "job": job,
-                    "state_id": ids[rows[held]],
-                    "area_version_id": version_ids[owner[held]],
-                    "valid_from": instants(np.maximum(valid_from[rows[held]], begin)),
-                    "valid_to": instants(np.minimum(valid_to[rows[held]], end)),
-                },
-            )
+        spans = _spans(versions, zone)
+        held = np.full(len(ids), -1, np.int64)
+        since = np.full(len(ids), -NEVER, np.int64)
+        for begin, _, in_force in spans:
+            owner = area_of_points(lon_lat, in_force)
+            numbers_ = np.array([version.id for version in in_force] or [-1], np.int64)
+            now = np.where(owner >= 0, numbers_[owner], -1)
+            ended = (held != now) & (held >= 0)
+            _copy_memberships(connection, job, ids[ended], held[ended], since[ended], begin)
+            since = np.where(held != now, begin, since)
+            held = now
+        _copy_memberships(connection, job, ids[held >= 0], held[held >= 0], since[held >= 0], NEVER)
+
+
+def _copy_memberships(
+    connection: Connection, job: int, ids: Integers, versions: Integers, begin: Integers, end: int
+) -> None:
+    copy_rows(
+        connection,
+        staging_membership,
+        {
+            "job": job,
+            "state_id": ids,
+            "area_version_id": versions,
+            "valid_from": pa.array(begin, type=pa.timestamp("us", tz="UTC"), mask=begin == -NEVER),
+            "valid_to": instants(np.full(len(ids), end)),
+        },
+    )
 
 
 def _spans(versions: list[AreaVersion], zone: ZoneInfo) -> list[tuple[int, int, list[AreaVersion]]]:
@@ -356,12 +542,14 @@ def _spans(versions: list[AreaVersion], zone: ZoneInfo) -> list[tuple[int, int, 
     days = sorted({day for version in versions for day in (version.valid_from, version.valid_to) if day})
     starts: list[date | None] = [None, *days]
     ends: list[date | None] = [*days, None]
-    spans = []
-    for begin, end in zip(starts, ends, strict=True):
-        in_force = [version for version in versions if version.in_force(begin or date.min)]
-        if in_force:
-            spans.append((_midnight(begin, zone, -NEVER), _midnight(end, zone, NEVER), in_force))
-    return spans
+    return [
+        (
+            _midnight(begin, zone, -NEVER),
+            _midnight(end, zone, NEVER),
+            [version for version in versions if version.in_force(begin or date.min)],
+        )
+        for begin, end in zip(starts, ends, strict=True)
+    ]
 
 
 def _midnight(day: date | None, zone: ZoneInfo, unbounded: int) -> int:
@@ -389,6 +577,12 @@ def _compact_deltas(connection: Connection, city: City) -> None:
         ),
         parameters,
     )
+
+
+def _instant(micros: int) -> datetime:
+    """The instant, or the earliest that a database takes."""
+    earliest = to_micros(datetime(1, 1, 1, tzinfo=UTC))
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=max(micros, earliest))
 
 
 def end_of_day(day: date, time_zone: str) -> datetime:

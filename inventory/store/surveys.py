@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from detection.errors import UnknownName
 from detection.models import ModelCard
 from detection.taxonomy import SceneKind
+from inventory.domain.cells import cell_of
 from inventory.domain.places import City
 from inventory.store.copy import copy_rows, next_job
 from inventory.store.identities import public_id
@@ -296,9 +297,9 @@ def insert_survey(
 _INSERT_OBSERVATIONS = text(
     """
     INSERT INTO urban_inventory.observation (
-        city_id, survey_id, class, geom, x, y, error_m, width_m, height_m, score, plausible, box_px)
+        city_id, survey_id, class, geom, x, y, error_m, width_m, height_m, score, plausible, box_px, cell)
     SELECT :city, survey_id, class, ST_SetSRID(ST_MakePoint(lon, lat), 4326), x, y, error_m, width_m, height_m,
-        score, plausible, ARRAY[x_min, y_min, x_max, y_max]
+        score, plausible, ARRAY[x_min, y_min, x_max, y_max], cell
     FROM urban_inventory.staging_observation WHERE job = :job
     """
 )
@@ -323,6 +324,7 @@ def insert_observations(connection: Connection, city: City, survey_id: int, new:
             "height_m": new.size_m[:, 1],
             "score": new.score,
             "plausible": new.plausible,
+            "cell": cell_of(new.xy[:, 0], new.xy[:, 1]),
             **{name: new.box_px[:, i] for i, name in enumerate(("x_min", "y_min", "x_max", "y_max"))},
         },
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from inventory.domain.evidence import NEVER, DecisionKind, Look, Micros
 from inventory.domain.fold import STATUSES, Folded, fold
-from inventory.domain.identity import KnownIds, name_tracks
+from inventory.domain.identity import Anchored, name_tracks
 from tests.support.evidence import (
     RELIABLE,
     YEAR,
@@ -267,48 +267,17 @@ def test_states_of_a_track_follow_one_another_without_gap_or_overlap(series: lis
 # --- ids (R7) ------------------------------------------------------------------------------------------
 
 
-def known_ids(folded: Folded, first: int = 1) -> KnownIds:
-    """What a store knows after minting one id a track."""
-    roots = folded.tracks["root_observation"]
-    ids = np.arange(first, first + len(roots))
-    return KnownIds(
-        asset_id=ids,
-        root_observation=roots,
-        root_decision=folded.tracks["root_decision"],
-        hit_asset=ids[folded.hit_track],
-        hit_observation=folded.hit_observation,
-    )
-
-
-def test_r7_ids_survive_a_look_ingested_before_them() -> None:
-    late = make_look([A, B], year=2)
-    known = known_ids(fold(make_evidence(late), static=True))
-    both = fold(make_evidence(make_look([A, B], year=1), late), static=True)
-    assert sorted(name_tracks(both, known).asset_of_track) == [1, 2]
-
-
-def test_r7_an_id_whose_root_is_withdrawn_goes_on_in_its_tracks_next_observation_and_comes_back() -> None:
-    first, second = make_look([A, B], year=1), make_look([A, B], year=2)
-    both = fold(make_evidence(first, second), static=True)
-    known = known_ids(both)
-    without = name_tracks(fold(make_evidence(second), static=True), known).asset_of_track
-    assert sorted(without) == [1, 2]
-    assert list(name_tracks(both, known).asset_of_track) == [1, 2]
-
-
 def test_r7_of_two_ids_in_one_track_the_oldest_names_it_and_the_other_is_its_alias() -> None:
-    second = make_look([A], year=2)
-    both = fold(make_evidence(make_look([A], year=1), second), static=True)
-    known = KnownIds(
-        asset_id=np.array([1, 2]),
-        root_observation=np.array([2000, 1000]),
-        root_decision=np.array([-1, -1]),
-        hit_asset=np.array([1, 2]),
-        hit_observation=np.array([2000, 1000]),
-    )
-    named = name_tracks(both, known)
-    assert list(named.asset_of_track) == [1]
-    assert named.aliases == {1: None, 2: 1}
+    anchored = Anchored(asset_id=np.array([7, 3, 5]), track=np.array([0, 0, 1]))
+    named = name_tracks(3, anchored)
+    assert list(named.asset_of_track) == [3, 5, -1]
+    assert named.aliases == {7: 3, 3: None, 5: None}
+
+
+def test_r7_ids_that_part_are_their_own_again() -> None:
+    apart = name_tracks(2, Anchored(asset_id=np.array([3, 7]), track=np.array([0, 1])))
+    assert list(apart.asset_of_track) == [3, 7]
+    assert apart.aliases == {3: None, 7: None}
 
 
 def test_r8_repeated_looks_by_one_model_are_worth_less_where_its_errors_persist() -> None:

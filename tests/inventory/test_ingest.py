@@ -240,17 +240,53 @@ def test_r11_a_decision_is_counted_and_survives_the_withdrawal_of_its_survey(tow
     assert rejected not in ids(town)
 
 
-def test_r14_every_change_of_a_state_is_in_the_history_with_its_cause(town: Town) -> None:
-    town.ingest(town.picture("one", TREES), "2024-05-01")
-    town.ingest(town.picture("two", TREES[:50]), "2025-05-01")
+def known_at(town: Town, change: int) -> set[tuple[object, ...]]:
+    """What was said once a change was made: said by then, and not ended yet; each until the next of its track."""
+    query = text("""
+        WITH said AS (
+            SELECT track, class, valid_from, listed, status, hits, change_id, NULL::bigint AS ended_by
+            FROM urban_inventory.asset_state
+            UNION ALL
+            SELECT track, class, valid_from, listed, status, hits, change_id, ended_by FROM urban_inventory.history
+        )
+        SELECT track, class, valid_from, lead(valid_from) OVER (PARTITION BY track ORDER BY valid_from) AS valid_to,
+            listed, status, hits
+        FROM said WHERE change_id <= :change AND (ended_by IS NULL OR ended_by > :change)
+    """)
     with town.database.transaction() as connection:
-        said = connection.execute(
-            text("SELECT state_id FROM urban_inventory.history GROUP BY state_id HAVING sum(change) = 1")
-        ).scalars()
-        stored = connection.execute(text("SELECT id FROM urban_inventory.asset_state")).scalars()
-        assert set(said) == set(stored)
-        causes = connection.execute(text("SELECT DISTINCT cause FROM urban_inventory.history")).scalars()
-        assert set(causes) == {"ingest"}
+        return {tuple(row) for row in connection.execute(query, {"change": change})}
+
+
+def test_r14_what_was_known_after_each_change_can_be_told_with_its_cause(town: Town) -> None:
+    now = text(
+        "SELECT track, class, valid_from, valid_to, listed, status, hits FROM urban_inventory.asset_state"
+    )
+    newest = text("SELECT id, cause FROM urban_inventory.change ORDER BY id DESC LIMIT 1")
+    known: dict[int, set[tuple[object, ...]]] = {}
+
+    def remember(cause: str) -> None:
+        with town.database.transaction() as connection:
+            change = connection.execute(newest).one()
+            assert change.cause == cause
+            known[change.id] = {tuple(row) for row in connection.execute(now)}
+
+    (first,) = town.ingest(town.picture("one", TREES), "2024-05-01")
+    remember("ingest")
+    town.ingest(town.picture("two", TREES[:50]), "2025-05-01")
+    remember("ingest")
+    assert first.survey is not None
+    evidence_changes.withdraw_survey(town.database, CODE, first.survey, taxonomy=town.taxonomy)
+    remember("survey withdrawn")
+    decide(
+        town.database,
+        CODE,
+        NewDecision(kind=DecisionKind.REJECT, asset=sorted(ids(town))[0]),
+        taxonomy=town.taxonomy,
+    )
+    remember("decision reject")
+    assert len({frozenset(said) for said in known.values()}) == 4
+    for change, said in known.items():
+        assert known_at(town, change) == said
 
 
 def test_sums_by_area_are_those_of_the_rows_behind_them(town: Town) -> None:

@@ -46,7 +46,9 @@ def incremental(before: Evidence, after: Evidence, touched: Touched, *, regional
     region = None
     if regional:
         spots = [(d.x, d.y) for d in after.decisions if d.sequence in touched.decisions]
-        grounds = [ground for _, ground in touched.grounds] + [shapely.Point(*spot).buffer(1) for spot in spots]
+        grounds = [ground for _, ground in touched.grounds] + [
+            shapely.Point(*spot).buffer(1) for spot in spots
+        ]
         region = np.unique(np.concatenate([cells_touching(ground) for ground in grounds]))
     while True:
         try:
@@ -87,7 +89,9 @@ def _within(look: Look, instant: int, region: Any) -> Look:
 def comparable(columns: dict[str, Any]) -> list[tuple[Any, ...]]:
     """States without row numbers."""
     names = [*BOUNDS, *(name for name in COLUMNS if name not in {"class_code", "details"})]
-    rows = zip(*(np.nan_to_num(columns[name].astype(np.float64), nan=-1).tolist() for name in names), strict=True)
+    rows = zip(
+        *(np.nan_to_num(columns[name].astype(np.float64), nan=-1).tolist() for name in names), strict=True
+    )
     return sorted(rows)
 
 
@@ -106,7 +110,9 @@ def cities(draw: st.DrawFn) -> tuple[list[Look], list[Decision]]:
     for year in range(1, draw(st.integers(1, 4)) + 1):
         seen = draw(st.lists(spots, max_size=14, unique=True))
         jitter = np.random.default_rng(draw(st.integers(0, 99))).normal(0, 0.6, (len(seen), 2))
-        places = [(x + dx, y + dy) for (x, y), (dx, dy) in zip(map(place, seen), jitter.tolist(), strict=True)]
+        places = [
+            (x + dx, y + dy) for (x, y), (dx, dy) in zip(map(place, seen), jitter.tolist(), strict=True)
+        ]
         west, east = draw(st.sampled_from([(900.0, 1100.0), (900.0, 995.0), (985.0, 1100.0)]))
         places = [one for one in places if west < one[0] < east]
         scenes = [make_scene_look(places, name=f"y{year}", ground=(west, 0, east, 100), first_id=1000 * year)]

@@ -94,7 +94,7 @@ def test_python_and_the_database_know_the_same_words(database: Database) -> None
         "CREATE TABLE urban_inventory.mine (x int)",
         "CREATE TEMPORARY TABLE mine (x int)",
         "DROP TABLE urban_inventory.asset",
-        "UPDATE urban_inventory.history SET author = 'nobody'",
+        "UPDATE urban_inventory.change SET author = 'nobody'",
         "DELETE FROM urban_inventory.history",
         "DELETE FROM urban_inventory.schema_version",
         "SET ROLE urban_inventory_owner",

@@ -86,7 +86,7 @@ class CityMaker:
         seen = self._insert_many(
             schema.observation,
             [
-                {"survey_id": self.survey_id, "plausible": True, "box_px": [0, 0, 9, 9], **place}
+                {"survey_id": self.survey_id, "plausible": True, "box_px": [0, 0, 9, 9], "cell": 0, **place}
                 for place in places
             ],
         )
@@ -105,11 +105,12 @@ class CityMaker:
             "survey_id": self.survey_id, "valid_from": valid_from, "valid_to": valid_to, "listed": listed,
             "status": status, "verified": False, "review": False, "probability": 0.9, "hits": 1,
             "first_seen": valid_from, "last_seen": valid_from, "digest": first,
+            "minted_as": class_, "cell": 0, "hit": True, "misses": 0, "content": 0,
         }  # fmt: skip
         rows = self._insert_many(
             schema.asset_state,
             [
-                {**common, "observation_id": o, "asset_id": a, **place, **state}
+                {**common, "observation_id": o, "track": o, "asset_id": a, **place, **state}
                 for o, a, place in zip(seen, named, places, strict=True)
             ],
         )
