@@ -7,9 +7,10 @@ The checks at the end say what must hold after any series of such steps.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 from zoneinfo import ZoneInfo
 
 import geopandas
@@ -126,7 +127,7 @@ def look_at(
     **options: Any,
 ) -> FakeSurvey:
     """A survey of part of a grove: some trees, some bushes, each a little off; cars for a model of cars."""
-    random = np.random.default_rng([seed, *ground.wkb[-8:]])
+    random = np.random.default_rng([seed, crc32(shapely.to_wkb(ground))])
     if card.output.classes == WHEELS.output.classes:
         things, sizes, name = random.uniform(0, (WIDTH_M, HEIGHT_M), (12, 2)), np.full(12, 4.5), "car"
     else:
@@ -647,11 +648,6 @@ def _difference(one: Any, other: Any) -> str:
             f"only after: {sorted(right - left)[:3]}"
         )
     return f"{one} became {other}"
-
-
-def utc(day: date) -> datetime:
-    """Noon of a day."""
-    return datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
 
 
 CARDS_OF_TREES = (CROWNS, CANOPIES)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -195,7 +195,7 @@ def make_survey(
     **options: Any,
 ) -> FakeSurvey:
     """A survey whose pixels are a pure function of its ground, date and observations."""
-    polygons = surveyed if isinstance(surveyed, shapely.MultiPolygon) else shapely.MultiPolygon([surveyed])
+    polygons = cast("shapely.MultiPolygon", shapely.multipolygons(shapely.get_parts(surveyed)))
     return FakeSurvey(
         surveyed=polygons,
         taken_at=taken_at,

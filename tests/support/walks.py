@@ -148,7 +148,11 @@ def _decision_about(planted: Planted, random: np.random.Generator, number: int) 
     places = np.vstack([planted.trees, planted.bushes]) + BASE
     place = places[int(random.integers(len(places)))]
     others = np.argsort(np.hypot(*(places - place).T))
-    other = places[others[1]] if KINDS[number % len(KINDS)] is DecisionKind.MERGE else place + (2.0, 1.5)
+    other = (
+        places[others[1]]
+        if KINDS[number % len(KINDS)] is DecisionKind.MERGE
+        else place + np.array([2.0, 1.5])
+    )
     kind = KINDS[number % len(KINDS)]
     details: dict[str, Any] = {}
     if kind in (DecisionKind.MOVE, DecisionKind.SPLIT, DecisionKind.MERGE):
