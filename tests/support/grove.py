@@ -353,7 +353,7 @@ class Grove:
             kind=kind,
             asset=None if kind is DecisionKind.ADD else named.public_id,
             class_name={DecisionKind.ADD: "tree", DecisionKind.RECLASSIFY: "truck"}.get(kind),
-            lon_lat=_lon_lat(east, north),
+            lon_lat=lon_lat_of(east, north),
             other_asset=self._beside(assets, named, other),
             at=at,
             details=details,
@@ -395,7 +395,8 @@ def _pick(things: Sequence[Any], which: int) -> Any:
     return things[which % len(things)] if things else None
 
 
-def _lon_lat(east: float, north: float) -> tuple[float, float]:
+def lon_lat_of(east: float, north: float) -> tuple[float, float]:
+    """Degrees of a metric position."""
     lon, lat = Transformer.from_crs(UTM, 4326, always_xy=True).transform(east, north)
     return lon, lat
 
