@@ -187,13 +187,14 @@ def ingest_in_order(
         try:
             grove = make_grove(database, folder)
             grove.areas(1, date(2022, 1, 1))
-            _ingest(grove, body, random)
+            ingest_body(grove, body, random)
             return outcome_of(database)
         finally:
             database.close()
 
 
-def _ingest(grove: Grove, body: Body, random: np.random.Generator | None) -> None:
+def ingest_body(grove: Grove, body: Body, random: np.random.Generator | None) -> None:
+    """The body into a grove's city; None: surveys as they stand, one by one, then the decisions."""
     order: Sequence[int] = range(len(body.surveys))
     # A decision's place among the surveys; decisions keep their own sequence.
     waits = [len(body.surveys)] * len(body.decisions)
