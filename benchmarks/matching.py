@@ -39,19 +39,19 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import Transformer
-from shapely import MultiPolygon
 from sqlalchemy import text
 
 from inventory.decisions import NewDecision, decide
 from inventory.domain.evidence import DecisionKind
-from inventory.domain.places import AreaVersion, City
-from inventory.domain.revision import Revision
-from inventory.refolding import refold
-from inventory.store import cities
 from inventory.store.database import Database, Patience, open_database
-from inventory.store.states import Cause
-from tests.support.surveys import FakeSurvey, insert_survey, make_seen, make_survey, make_taxonomy
+from tests.support.surveys import (
+    FakeSurvey,
+    add_plain_city,
+    make_seen,
+    make_survey,
+    make_taxonomy,
+    store_surveys,
+)
 
 METRIC = "EPSG:32612"
 CORNER = (400_000.0, 4_900_000.0)
@@ -198,48 +198,24 @@ def _survey(places: NDArray[np.float64], side_m: float, year: int, random: np.ra
 
 
 def _add_city(database: Database, code: str, side_m: float) -> None:
-    taxonomy = make_taxonomy()
-    to_lon_lat = Transformer.from_crs(METRIC, 4326, always_xy=True)
-
-    def box(x: float, y: float, x_max: float, y_max: float) -> MultiPolygon:
-        ring = np.array([(x, y), (x_max, y), (x_max, y_max), (x, y_max)]) + CORNER
-        return MultiPolygon([shapely.Polygon(np.column_stack(to_lon_lat.transform(ring[:, 0], ring[:, 1])))])
-
     columns, rows = 10, AREAS // 10
     wide, high = side_m / columns, side_m / rows
-    versions = tuple(
-        AreaVersion(
-            id=0,
-            level="district",
-            level_rank=0,
-            code=f"d{row}{column}",
-            name=f"District {row}{column}",
-            parent_level=None,
-            parent_code=None,
-            valid_from=None,
-            valid_to=None,
-            geometry=box(column * wide, row * high, (column + 1) * wide, (row + 1) * high),
-            area_m2=wide * high,
-        )
-        for row in range(rows)
-        for column in range(columns)
+
+    def box(x_min: float, y_min: float, x_max: float, y_max: float) -> shapely.Geometry:
+        return shapely.box(*np.add(CORNER, (x_min, y_min)), *np.add(CORNER, (x_max, y_max)))
+
+    add_plain_city(
+        database,
+        code,
+        metric_crs=METRIC,
+        ground=box(-50, -50, side_m + 50, side_m + 50),
+        areas={
+            f"d{row}{column}": box(column * wide, row * high, (column + 1) * wide, (row + 1) * high)
+            for row in range(rows)
+            for column in range(columns)
+        },
+        time_zone=ZONE,
     )
-    with database.transaction(Patience.JOB) as connection:
-        cities.sync_asset_classes(connection, taxonomy.classes.values())
-        city = cities.insert_city(
-            connection,
-            City(
-                id=0,
-                code=code,
-                name=code,
-                time_zone=ZONE,
-                metric_crs=METRIC,
-                boundary=box(-50, -50, side_m + 50, side_m + 50),
-                boundary_given=True,
-            ),
-        )
-        cities.set_classes(connection, city.id, ["tree"])
-        cities.apply_revisions(connection, city.id, [Revision(inserted=versions)])
 
 
 # --- what is timed -----------------------------------------------------------------------------------
@@ -249,17 +225,15 @@ def _ingest(
     database: Database, code: str, survey: FakeSurvey, parts: dict[str, float]
 ) -> tuple[float, float]:
     """Stores and folds one survey as ``ingest`` does; seconds for its rows, and for all the rest."""
-    taxonomy = make_taxonomy()
+    begun = folding = time.perf_counter()
+
+    def rows_are_stored() -> None:
+        nonlocal folding
+        folding = time.perf_counter()
+
     with _timed(parts):
-        with database.transaction(Patience.JOB) as connection:
-            city = cities.get_city(connection, code)
-            cities.lock_city(connection, city.id)
-            begun = time.perf_counter()
-            stored, _, touched = insert_survey(connection, city, survey, taxonomy)
-            rows_stored = time.perf_counter()
-            refold(connection, city, taxonomy, touched, Cause(what="ingest", subject=stored.scene))
-        committed = time.perf_counter()
-    return rows_stored - begun, committed - rows_stored
+        store_surveys(database, code, [survey], taxonomy=make_taxonomy(), before_folding=rows_are_stored)
+    return folding - begun, time.perf_counter() - folding
 
 
 @contextmanager

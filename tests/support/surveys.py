@@ -6,7 +6,7 @@ survey may hold a million of them.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,8 @@ from detection.models import CardEvidence, CardInput, CardOutput, Model, ModelCa
 from detection.taxonomy import SceneKind, Taxonomy, shipped_taxonomy
 from inventory.domain.evidence import DecisionKind
 from inventory.domain.fold import SurveyTally
-from inventory.domain.places import City
+from inventory.domain.places import AreaVersion, City
+from inventory.domain.revision import Revision
 from inventory.ingest import Status
 from inventory.refolding import refold
 from inventory.store import cities, decisions, identities, surveys
@@ -195,7 +196,7 @@ def make_survey(
     **options: Any,
 ) -> FakeSurvey:
     """A survey whose pixels are a pure function of its ground, date and observations."""
-    polygons = cast("shapely.MultiPolygon", shapely.multipolygons(shapely.get_parts(surveyed)))
+    polygons = _polygons(surveyed)
     return FakeSurvey(
         surveyed=polygons,
         taken_at=taken_at,
@@ -205,6 +206,10 @@ def make_survey(
     )
 
 
+def _polygons(ground: shapely.Geometry) -> shapely.MultiPolygon:
+    return cast("shapely.MultiPolygon", shapely.multipolygons(shapely.get_parts(ground)))
+
+
 def _pixels(surveyed: shapely.MultiPolygon, taken_at: datetime, seen: Seen) -> str:
     digest = hashlib.sha256(shapely.to_wkb(surveyed) + taken_at.isoformat().encode())
     for column in (seen.xy, seen.size_m, seen.score, seen.error_m, seen.box_px):
@@ -212,6 +217,53 @@ def _pixels(surveyed: shapely.MultiPolygon, taken_at: datetime, seen: Seen) -> s
     names, codes = np.unique(seen.class_name.astype(str), return_inverse=True)
     digest.update("".join(names).encode() + codes.astype(np.int16).tobytes())
     return digest.hexdigest()
+
+
+# --- a city ------------------------------------------------------------------------------------------
+
+
+def add_plain_city(
+    database: Database,
+    code: str,
+    *,
+    metric_crs: str,
+    ground: shapely.Geometry,
+    areas: Mapping[str, shapely.Geometry],
+    time_zone: str,
+    classes: Sequence[str] = ("tree",),
+) -> None:
+    """A city without files: ``ground`` and the areas of its one level in its metric CRS."""
+    taxonomy = make_taxonomy()
+    with database.transaction(Patience.JOB) as connection:
+        cities.sync_asset_classes(connection, taxonomy.classes.values())
+        new = City(
+            id=0,
+            code=code,
+            name=code,
+            time_zone=time_zone,
+            metric_crs=metric_crs,
+            boundary=_polygons(ground),
+            boundary_given=True,
+        )
+        city = cities.insert_city(connection, replace(new, boundary=_to_lon_lat(new, new.boundary)))
+        cities.set_classes(connection, city.id, classes)
+        versions = tuple(
+            AreaVersion(
+                id=0,
+                level="district",
+                level_rank=0,
+                code=area,
+                name=area,
+                parent_level=None,
+                parent_code=None,
+                valid_from=None,
+                valid_to=None,
+                geometry=_to_lon_lat(city, _polygons(drawn)),
+                area_m2=float(shapely.area(drawn)),
+            )
+            for area, drawn in areas.items()
+        )
+        cities.apply_revisions(connection, city.id, [Revision(inserted=versions)])
 
 
 # --- storing -----------------------------------------------------------------------------------------
@@ -234,8 +286,12 @@ def store_surveys(
     *,
     taxonomy: Taxonomy,
     author: str = "local",
+    before_folding: Callable[[], None] | None = None,
 ) -> list[Stored]:
     """Stores surveys and folds them in, in one transaction under the city's writer lock, as ``ingest`` does.
+
+    Args:
+        before_folding: called between the two, for those who measure.
 
     Raises:
         Conflict: the pixels are stored with another date (R2).
@@ -248,6 +304,8 @@ def store_surveys(
         cause = Cause(
             what="ingest", subject=",".join(sorted({one.scene for one, _, _ in stored})), author=author
         )
+        if before_folding is not None:
+            before_folding()
         tallies = refold(connection, city, taxonomy, touched, cause)
         in_force = {row.id for row in surveys.list_surveys(connection, city) if row.in_force}
     return [_outcome(one, survey_id, tallies, in_force) for one, survey_id, _ in stored]
