@@ -137,6 +137,7 @@ class City(RuleBasedStateMachine):
     def decide(self, which: int, kind: DecisionKind, at: Any, east: float, north: float, other: int) -> None:
         self.grove.decide(kind, which, at, offset_m=(east, north), other=other, note=other)
 
+    @precondition(lambda self: self.grove.has_decisions())
     @rule(which=which, at=instants)
     def retract(self, which: int, at: Any) -> None:
         self.grove.retract(which, at)
@@ -243,6 +244,23 @@ def test_r7_r3_withdraw_and_restore_and_choosing_back_give_the_same_ids_and_stat
         assert states_with_ids(city) == before
     for card in (CANOPIES, CROWNS):
         assert city.choose(card)
+    assert states_with_ids(city) == before
+
+
+@pytest.mark.parametrize("seed", range(HUNT or 1))
+def test_r11_taking_back_every_decision_gives_what_was_before_them(
+    grove: Callable[[int], Grove], seed: int
+) -> None:
+    city = grove(seed + 1)
+    for number in range(3):
+        city.look(number, number, seed + number)
+    before = states_with_ids(city)
+    made = sum(city.decide(kind, 3 * number, INSTANTS[5 * number % 18]) for number, kind in enumerate(KINDS))
+    assert made > 4
+    assert states_with_ids(city) != before
+    for number in range(made):
+        assert city.retract(number, DAYS[5])
+    assert [state[1:] for state in states_with_ids(city)] == [state[1:] for state in before]
     assert states_with_ids(city) == before
 
 

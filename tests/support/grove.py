@@ -365,6 +365,10 @@ class Grove:
         by_distance = sorted(assets, key=lambda one: np.hypot(one.x - named.x, one.y - named.y))
         return str(by_distance[other % min(3, len(assets))].public_id)
 
+    def has_decisions(self) -> bool:
+        """Whether there is any to take back."""
+        return bool(self._column(_DECISIONS))
+
     def retract(self, which: int, at: datetime) -> bool:
         """Takes one of the decisions back."""
         earlier = _pick(self._column(_DECISIONS), which)

@@ -45,7 +45,7 @@ AREA_DAYS = tuple(date(year, month, 1) for year in (2020, 2021, 2022, 2023, 2024
 
 _WEIGHTS = {
     "look": 6, "mosaic": 1, "rerun": 2, "correct": 1, "withdraw": 3, "restore": 3, "choose": 1, "decide": 6,
-    "retract": 1, "redate": 1, "purge": 1, "areas": 1,
+    "retract": 3, "redate": 1, "purge": 1, "areas": 1,
 }  # fmt: skip
 _MOST_SCENES = 14
 """Above it a walk purges instead of looking again, so that a step costs the same after a thousand."""
@@ -104,6 +104,8 @@ def _random_decision(grove: Grove, random: np.random.Generator, which: int) -> b
 
 # --- one body of evidence, any order -----------------------------------------------------------------
 
+_OVERLAPPING = (0, 1, 2, 3, 5)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
@@ -120,23 +122,24 @@ def make_body(seed: int, *, surveys: int, decisions: int) -> Body:
     random = np.random.default_rng(seed)
     planted = plant(seed)
     looks = []
-    for number in range(surveys):
+    for number in range(surveys - 2):
         card = WHEELS if number % 6 == 5 else CARDS_OF_TREES[int(number % 4 == 3)]
         looks.append(
             look_at(
                 planted,
-                GROUNDS[int(random.integers(len(GROUNDS)))],
-                DAYS[number % len(DAYS)],
+                GROUNDS[_OVERLAPPING[int(random.integers(len(_OVERLAPPING)))]],
+                # From the fifth on the same instants, by another source: their order must be their content's.
+                DAYS[number % 4],
                 seed=seed + number,
                 card=card,
-                source=SOURCES[number // 2 % 2],
-                campaign="spring" if number % 5 == 4 else None,
+                source=SOURCES[number // 4 % 2],
+                campaign="spring" if number % 9 == 8 else None,
                 crown_scale=0.4 if number % 7 == 6 else 1.0,
             )
         )
     # Another model on the first scene, and one more scene that is not adequate for trees.
-    looks[-1] = looks[0].by(CARDS_OF_TREES[1], looks[-1].seen)
-    looks[-2] = replace(looks[-2], ground_resolution_m=0.5, pixels=looks[-2].pixels[::-1])
+    looks.append(looks[0].by(CARDS_OF_TREES[1], looks[1].seen))
+    looks.append(replace(looks[2], ground_resolution_m=0.5, pixels=looks[2].pixels[::-1], source="far"))
     made = [_decision_about(planted, random, number) for number in range(decisions)]
     retracts = {number: number // 2 for number in range(9, decisions, 10)}
     for number in retracts:
