@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from inventory import evidence_changes
-from inventory.store import cities, surveys
+from inventory.store import cities
 from inventory.store.database import Database
 from tests.support.database import DatabaseServer, cloned_database, running_server
 from tests.support.grove import CODE, State, make_grove, stored_states
@@ -77,11 +76,8 @@ def _ids_identical(server: DatabaseServer, folder: Path, body: Body) -> bool:
             grove = make_grove(database, folder)
             ingest_body(grove, body, None)
             before = _states(database)
-            with database.transaction(read_only=True) as connection:
-                stored = surveys.list_surveys(connection, cities.get_city(connection, CODE))
-            for row in stored:
-                for change in (evidence_changes.withdraw_survey, evidence_changes.restore_survey):
-                    change(database, CODE, row.public_id, taxonomy=grove.taxonomy)
+            for survey in grove.surveys():
+                grove.take_out_and_back(survey)
             return _states(database) == before
         finally:
             database.close()

@@ -248,6 +248,19 @@ def test_r7_r3_withdraw_and_restore_and_choosing_back_give_the_same_ids_and_stat
 
 
 @pytest.mark.parametrize("seed", range(HUNT or 1))
+def test_r7_after_any_walk_withdraw_and_restore_give_the_same_ids(
+    grove: Callable[[int], Grove], seed: int
+) -> None:
+    city, random = grove(seed + 1), np.random.default_rng(seed)
+    for _ in range(50 if HUNT else 12):
+        random_step(city, random)
+    before = states_with_ids(city)
+    for survey in city.surveys():
+        city.take_out_and_back(survey)
+        assert states_with_ids(city) == before
+
+
+@pytest.mark.parametrize("seed", range(HUNT or 1))
 def test_r11_taking_back_every_decision_gives_what_was_before_them(
     grove: Callable[[int], Grove], seed: int
 ) -> None:

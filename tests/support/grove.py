@@ -282,6 +282,15 @@ class Grove:
         """Puts one withdrawn survey back."""
         return self._of_survey(which, evidence_changes.restore_survey, withdrawn=True)
 
+    def surveys(self) -> list[str]:
+        """Public ids of those that are not withdrawn."""
+        return self._column(_SURVEYS, out=False)
+
+    def take_out_and_back(self, survey: str) -> None:
+        """Withdraws a survey and restores it."""
+        for change in (evidence_changes.withdraw_survey, evidence_changes.restore_survey):
+            change(self.database, CODE, survey, taxonomy=self.taxonomy)
+
     def _of_survey(self, which: int, change: Any, *, withdrawn: bool) -> bool:
         survey = _pick(self._column(_SURVEYS, out=withdrawn), which)
         return survey is not None and self._try(
