@@ -5,6 +5,7 @@
 
 __all__ = [
     "boundaries",
+    "comparing",
     "counting",
     "decisions",
     "demo",

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from api import problems
 from api.cli import admin as admin_commands
+from api.cli import change as change_commands
 from api.cli import city as city_commands
 from api.cli import cluster as cluster_commands
 from api.cli import counting, evidence, export, output, serve, training
@@ -27,6 +28,7 @@ _ORDER = [
     "detect",
     "ingest",
     "count",
+    "change",
     "export",
     "survey",
     "scene",
@@ -87,6 +89,7 @@ _GROUPS: tuple[ModuleType, ...] = (
     detection_commands,
     ingest_commands,
     counting,
+    change_commands,
     evidence,
     export,
     training,

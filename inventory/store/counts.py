@@ -142,11 +142,15 @@ def looks_at_polygon(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardOfClass:
-    """What a model's card says of the error of counts of a class; ``error`` None: never evaluated."""
+    """What a model's card says of the error of counts of a class; ``error`` None: never evaluated.
+
+    ``persistent_share``: of its errors, those that repeat on unchanged ground (R8); None likewise.
+    """
 
     name: str
     version: str
     error: CountError | None
+    persistent_share: float | None
 
 
 def cards(connection: Connection, city: City, classes: Sequence[str]) -> dict[tuple[str, str], CardOfClass]:
@@ -159,7 +163,10 @@ def cards(connection: Connection, city: City, classes: Sequence[str]) -> dict[tu
     ).all()
     return {
         (row.model_sha256, name): CardOfClass(
-            name=row.model, version=row.model_version, error=_error(row.card, name)
+            name=row.model,
+            version=row.model_version,
+            error=_error(row.card, name),
+            persistent_share=row.card.get("evidence", {}).get(name, {}).get("persistent_share"),
         )
         for row in rows
         for name in classes
