@@ -211,6 +211,8 @@ class _Comparing:
             class_name=name,
             from_day=self._sides[0].day,
             to_day=self._sides[1].day,
+            count_from=flow.listed_from if static and (was or flow.listed_from) else None,
+            count_to=flow.listed_to if static and (now or flow.listed_to) else None,
             flow=flow if static else None,
             net=net,
             low=low,

@@ -67,15 +67,13 @@ def print_changes(rows: list[ChangeRow]) -> None:
 
 
 def _cells(row: ChangeRow) -> tuple[object, ...]:
-    flow = row.flow
-    numbers = (
-        (flow.listed_from, flow.listed_to, flow.new, flow.gone, flow.moved, flow.reclassified)
-        if flow
-        else (None,) * 6
-    )
+    flow, counts = row.flow, (row.count_from, row.count_to)
+    # Where nobody had looked, everything would be new.
+    told = flow is not None and None not in counts
+    flows = (flow.new, flow.gone, flow.moved, flow.reclassified) if flow and told else (None,) * 4
     net = "not comparable" if row.net is None else "0" if row.net == 0 else f"{row.net:+,}"
     sure = f"{row.low:+,.0f} … {row.high:+,.0f}" if row.low is not None and row.high is not None else "–"
-    return (_place(row), row.class_name, *numbers, net, sure)
+    return (_place(row), row.class_name, *counts, *flows, net, sure)
 
 
 def _place(row: ChangeRow) -> str:

@@ -1,6 +1,5 @@
-"""Saying something about evidence: surveys, scenes, decisions, models in use, rebuild."""
+"""Saying something about evidence: surveys, scenes, models in use, rebuild."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +13,6 @@ from api.cli.store import open_store
 from detection.sweep import SweepOptions
 from detection.taxonomy import shipped_taxonomy
 from inventory import evidence_changes
-from inventory.decisions import NewDecision, decide
-from inventory.domain.evidence import DecisionKind
-from inventory.errors import DecisionUnusable
 from inventory.ingest import IngestOptions, parse_taken_at, rerun
 from inventory.store import cities, surveys
 from inventory.store.surveys import SceneRow, SurveyRow
@@ -35,7 +31,6 @@ def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     app.add_typer(survey_app)
     app.add_typer(scene_app)
-    app.command("decide")(decide_asset)
     app.command("rebuild")(rebuild)
 
 
@@ -215,60 +210,6 @@ def _state(row: SceneRow) -> str:
     if row.superseded:
         return "superseded"
     return "" if row.path and Path(row.path).is_file() else "file is gone: scene locate"
-
-
-# --- decisions ---------------------------------------------------------------------------------------
-
-
-def decide_asset(
-    kind: Annotated[DecisionKind, typer.Argument(help="What you say.")],
-    city: CityOption,
-    asset: Annotated[str | None, typer.Option(help="Id of the asset it is about.")] = None,
-    class_name: Annotated[str | None, typer.Option("--class", help="For add and reclassify.")] = None,
-    lon_lat: Annotated[
-        str | None, typer.Option(metavar="LON,LAT", help="For add, move and split: the place, EPSG:4326.")
-    ] = None,
-    other: Annotated[str | None, typer.Option("--with", help="For merge: the other asset.")] = None,
-    decision: Annotated[str | None, typer.Option(help="For retract: the decision taken back.")] = None,
-    text: Annotated[str | None, typer.Option(help="For describe: what is to be known of it.")] = None,
-    at: Annotated[str | None, typer.Option(metavar="DATE", help="Since when it is so; default now.")] = None,
-    reason: Annotated[str | None, typer.Option(help="Why; kept in the history.")] = None,
-    author: AuthorOption = "local",
-    as_json: JsonOption = False,
-) -> None:
-    """Say something of an asset or a place; it outweighs what models see, up to its date."""
-    new = NewDecision(
-        kind=kind,
-        asset=asset,
-        class_name=class_name,
-        lon_lat=_lon_lat(lon_lat),
-        other_asset=other,
-        retracts=decision,
-        at=_instant(at),
-        author=author,
-        reason=reason,
-        details={"text": text} if text else {},
-    )
-    with open_store() as (database, _):
-        public = decide(database, city, new, taxonomy=shipped_taxonomy())
-    if as_json:
-        output.print_json({"decision": public, "kind": kind.value, "asset": asset})
-    else:
-        output.results.print(f"decision {public} recorded", markup=False)
-
-
-def _lon_lat(given: str | None) -> tuple[float, float] | None:
-    if given is None:
-        return None
-    try:
-        lon, lat = (float(part) for part in given.split(","))
-    except ValueError:
-        raise DecisionUnusable(f"“{given}” is no place", do="Write LON,LAT, e.g. 100.97,22.83.") from None
-    return lon, lat
-
-
-def _instant(given: str | None) -> datetime | None:
-    return None if given is None else parse_taken_at(given)
 
 
 # --- models in use, rebuild ----------------------------------------------------------------------------

@@ -50,6 +50,8 @@ class Flow:
 class ChangeRow:
     """The change of one place and class. ``flow`` is None for classes without identity (R10).
 
+    ``count_from`` and ``count_to`` are None where nothing was surveyed by that date, never 0.
+
     ``net`` is None where the dates cannot be compared, and ``reason`` says why; ``low`` and ``high`` are None
     there and where a model behind the counts was never evaluated. ``note`` says what a reader must know of a net.
     """
@@ -59,6 +61,8 @@ class ChangeRow:
     class_name: str
     from_day: date
     to_day: date
+    count_from: int | None
+    count_to: int | None
     flow: Flow | None
     net: int | None
     low: float | None
@@ -80,8 +84,8 @@ class ChangeRow:
             "class": self.class_name,
             "from": self.from_day.isoformat(),
             "to": self.to_day.isoformat(),
-            "count_from": flow.listed_from if flow else None,
-            "count_to": flow.listed_to if flow else None,
+            "count_from": self.count_from,
+            "count_to": self.count_to,
             "new": flow.new if flow else None,
             "gone": flow.gone if flow else None,
             "moved": flow.moved if flow else None,
