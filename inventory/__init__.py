@@ -20,6 +20,7 @@ __all__ = [
     "life_picture",
     "lives",
     "migrating",
+    "model_comparison",
     "onboarding",
     "polygons",
     "removing",

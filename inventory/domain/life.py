@@ -16,7 +16,6 @@ from typing import Any
 class LifeState:
     """What is said of the asset from ``valid_from`` until ``valid_to`` (None: until now)."""
 
-    id: int
     class_name: str
     valid_from: datetime
     valid_to: datetime | None
@@ -150,7 +149,7 @@ def events_of(
     looks: Iterable[LifeLook],
     decisions: Iterable[LifeDecision],
     *,
-    written: Mapping[int, Recorded],
+    written: Mapping[datetime, Recorded],
     replaced_by: Mapping[str, datetime],
 ) -> tuple[Event, ...]:
     """What happened, in order of date; at one instant looks come before decisions (R1).
@@ -158,7 +157,7 @@ def events_of(
     Args:
         states: of one asset, oldest first.
         looks: those that hit it or saw its ground; of one campaign the hit first.
-        written: which change wrote each state, by its row.
+        written: the change by which something was first said of each instant.
         replaced_by: ids that took its place, and when they were first seen.
     """
     facts = _Facts(states, written)
@@ -190,7 +189,7 @@ def events_of(
 class _Facts:
     """The states by time."""
 
-    def __init__(self, states: Sequence[LifeState], written: Mapping[int, Recorded]) -> None:
+    def __init__(self, states: Sequence[LifeState], written: Mapping[datetime, Recorded]) -> None:
         self._states, self._written = states, written
 
     def at(self, instant: datetime) -> LifeState | None:
@@ -289,5 +288,5 @@ class _Facts:
             listed=bool(state and state.listed),
             look=look,
             decision=decision,
-            recorded=self._written.get(state.id) if state and state.valid_from == at else None,
+            recorded=self._written.get(at) if state and state.valid_from == at else None,
         )

@@ -81,9 +81,9 @@ def names_of(connection: Connection, city: City, asset: str) -> Names:
 
 _STATES = text(
     """
-    SELECT s.id, s.class, s.valid_from, s.valid_to, s.listed, s.status, s.verified, s.review, s.probability,
+    SELECT s.class, s.valid_from, s.valid_to, s.listed, s.status, s.verified, s.review, s.probability,
         ST_X(s.geom) AS lon, ST_Y(s.geom) AS lat, s.x, s.y, s.error_m, (s.width_m + s.height_m) / 2 AS crown_m, s.hits,
-        s.first_seen, s.last_seen, s.first_missed, s.details
+        s.first_seen, s.last_seen, s.first_missed
     FROM urban_inventory.asset_state s
     WHERE s.city_id = :city AND s.asset_id = :asset ORDER BY s.valid_from
     """
@@ -94,7 +94,6 @@ def states_of(connection: Connection, city: City, asset_id: int) -> tuple[LifeSt
     """Everything that is said of an asset, by as-of time; none where its evidence is withdrawn."""
     return tuple(
         LifeState(
-            id=row.id,
             class_name=row._mapping["class"],
             valid_from=row.valid_from,
             valid_to=row.valid_to,
@@ -242,9 +241,10 @@ def first_seen_of(connection: Connection, city: City, assets: Sequence[str]) -> 
 
 _WRITTEN = text(
     """
-    SELECT DISTINCT ON (state_id) state_id, recorded_at, cause, cause_id AS subject, author
+    SELECT DISTINCT ON (since) CAST(state ->> 'valid_from' AS timestamptz) AS since,
+        recorded_at, cause, cause_id AS subject, author
     FROM urban_inventory.history
-    WHERE city_id = :city AND asset_id = :asset AND change = 1 ORDER BY state_id, recorded_at
+    WHERE city_id = :city AND asset_id = :asset AND change = 1 ORDER BY since, recorded_at
     """
 )
 _RECORD = text(
@@ -257,13 +257,14 @@ _RECORD = text(
 
 def recorded_causes(
     connection: Connection, city: City, asset_id: int
-) -> tuple[dict[int, Recorded], tuple[Recorded, ...]]:
-    """Which change wrote each state that is said now, by its row; and every change that ever touched the asset.
+) -> tuple[dict[datetime, Recorded], tuple[Recorded, ...]]:
+    """The change by which something was first said of each instant, and every change that ever touched the asset.
 
-    The only place that reads the history of one asset.
+    A state is written anew when a later one ends it; what is told is when its beginning was first known. The
+    only place that reads the history of one asset.
     """
     parameters = {"city": city.id, "asset": asset_id}
-    written = {row.state_id: _recorded(row) for row in connection.execute(_WRITTEN, parameters)}
+    written = {row.since: _recorded(row) for row in connection.execute(_WRITTEN, parameters)}
     return written, tuple(_recorded(row) for row in connection.execute(_RECORD, parameters))
 
 
