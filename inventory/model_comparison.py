@@ -417,7 +417,7 @@ def _panel(comparison: ModelComparison, one: Difference) -> Panel:
         rgb=rgb,
         marks=marks,
         heading=day,
-        verdict=f"−{len(one.only_old_px)}  +{len(one.only_new_px)}",
+        verdict=f"+{len(one.only_new_px)}  -{len(one.only_old_px)}",
         colour=BLUE if len(one.only_old_px) > len(one.only_new_px) else ORANGE,
         lines=(f"scene {twins.scene}, {twins.source}", f"{one.lon_lat[0]:.6f}, {one.lon_lat[1]:.6f}"),
         missing=missing,

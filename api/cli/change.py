@@ -1,5 +1,6 @@
 """What changed between two dates, from the command line."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -53,10 +54,13 @@ def print_changes(rows: list[ChangeRow]) -> None:
     if not rows:
         output.results.print("nothing is counted here")
         return
+    # Only where something crossed: else new − gone is the net, and two columns of noughts say nothing.
+    crossed = any(row.flow and (row.flow.entered or row.flow.left) for row in rows)
+    crossings = ("entered", "left") if crossed else ()
     output.print_table(
-        f"from {rows[0].from_day.isoformat()} to {rows[0].to_day.isoformat()}",
-        ("area", "class", "was", "is", "new", "gone", "moved", "reclassified", "net", "90 % interval"),
-        [_cells(row) for row in rows],
+        f"from {rows[0].from_day.isoformat()} to {rows[0].to_day.isoformat()}, with 90 % intervals",
+        ("area", "class", "was", "is", "new", "gone", *crossings, *_FLOWS, "net", "interval"),
+        [_cells(row, crossings) for row in rows],
     )
     for text in dict.fromkeys(row.reason for row in rows if row.reason):
         places = dict.fromkeys(_place(row) for row in rows if row.reason == text)
@@ -66,12 +70,16 @@ def print_changes(rows: list[ChangeRow]) -> None:
             output.results.print(f"{_place(row)}: {row.note}", markup=False)
 
 
-def _cells(row: ChangeRow) -> tuple[object, ...]:
+_FLOWS = ("moved", "reclassified")
+
+
+def _cells(row: ChangeRow, crossings: Sequence[str]) -> tuple[object, ...]:
     flow, counts = row.flow, (row.count_from, row.count_to)
     # Where nobody had looked, everything would be new.
     told = flow is not None and None not in counts
-    flows = (flow.new, flow.gone, flow.moved, flow.reclassified) if flow and told else (None,) * 4
-    net = "not comparable" if row.net is None else "0" if row.net == 0 else f"{row.net:+,}"
+    names = ("new", "gone", *crossings, *_FLOWS)
+    flows = [getattr(flow, name) if told else None for name in names]
+    net = "–" if row.net is None else "0" if row.net == 0 else f"{row.net:+,}"
     sure = f"{row.low:+,.0f} … {row.high:+,.0f}" if row.low is not None and row.high is not None else "–"
     return (_place(row), row.class_name, *counts, *flows, net, sure)
 

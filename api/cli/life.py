@@ -152,6 +152,8 @@ class _Words:
                 return "verified"
             case "reject":
                 return "rejected"
+            case "add" if details.get("known_already"):
+                return "verified: added by hand, and known already"
             case "add":
                 return "added by hand"
             case "move" if "by_m" in details:

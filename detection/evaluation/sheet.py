@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from math import ceil, cos, pi, sin
 from pathlib import Path
 
@@ -35,6 +36,9 @@ _WIDE_FONTS = (
     "NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf", "SourceHanSansCN-Regular.otf", "wqy-microhei.ttc",
     "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf", "PingFang.ttc", "msyh.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf",
 )  # fmt: skip
+
+
+_NO_LETTER = "\uffff"
 
 
 class Shape(Enum):
@@ -258,13 +262,23 @@ def _folded(text: str, size_px: int, width_px: int) -> list[str]:
     return [line for line in lines if line]
 
 
+@cache
 def _font(size_px: int, text: str) -> Font:
-    """Pillow's own font; where it lacks letters of the text, one of the system that may have them."""
-    if all(ord(letter) < 0x2E80 for letter in text):
-        return ImageFont.load_default(size_px)
+    """Pillow's own font; where it lacks letters of the text, the first of the system that has them all."""
+    own = ImageFont.load_default(size_px)
+    if not _lacks(own, text):
+        return own
     for name in _WIDE_FONTS:
         try:
-            return ImageFont.truetype(name, size_px)
+            font = ImageFont.truetype(name, size_px)
         except OSError:
             continue
-    return ImageFont.load_default(size_px)
+        if not _lacks(font, text):
+            return font
+    return own
+
+
+def _lacks(font: Font, text: str) -> bool:
+    """Whether a font draws any letter as the sign for letters that it does not have."""
+    unknown = bytes(font.getmask(_NO_LETTER))
+    return any(letter > "~" and bytes(font.getmask(letter)) == unknown for letter in set(text))

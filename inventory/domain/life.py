@@ -255,6 +255,8 @@ class _Facts:
             known = ("class", "text", "with")
             details |= {name: decision.details[name] for name in known if name in decision.details}
             before, after = self.before(at), self.at(at)
+            if decision.kind == "add" and before is not None:
+                details["known_already"] = True
             if decision.kind == "move" and before is not None and after is not None:
                 details |= {
                     "from": list(before.lon_lat),
