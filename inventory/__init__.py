@@ -5,7 +5,9 @@
 
 __all__ = [
     "boundaries",
+    "comparing",
     "counting",
+    "decision_files",
     "decisions",
     "demo",
     "demo_scenes",
@@ -15,9 +17,13 @@ __all__ = [
     "evidence_changes",
     "exporting",
     "ingest",
+    "life_picture",
+    "lives",
     "migrating",
+    "model_comparison",
     "onboarding",
     "polygons",
     "removing",
+    "reviewing",
     "store",
 ]

@@ -48,16 +48,32 @@ def count(
     """
     with database.transaction(patience, read_only=True) as connection:
         city = cities.get_city(connection, city_code)
-        day = as_of or datetime.now(ZoneInfo(city.time_zone)).date()
-        names = classes_asked(connection, city, classes)
-        counting = _Counting(connection, city, names, day)
-        if polygon is not None:
-            return counting.polygon(polygon)
-        if area is not None:
-            return counting.areas(counting.of_code(area))
-        if level is not None:
-            return counting.level(level)
-        return counting.city_rows()
+        return count_within(
+            connection, city, classes=classes, area=area, level=level, polygon=polygon, as_of=as_of
+        )
+
+
+def count_within(
+    connection: Connection,
+    city: City,
+    *,
+    classes: Sequence[str] | None = None,
+    area: str | None = None,
+    level: str | None = None,
+    polygon: shapely.Geometry | None = None,
+    as_of: date | None = None,
+) -> list[CountRow]:
+    """``count`` inside the caller's transaction."""
+    day = as_of or datetime.now(ZoneInfo(city.time_zone)).date()
+    names = classes_asked(connection, city, classes)
+    counting = _Counting(connection, city, names, day)
+    if polygon is not None:
+        return counting.polygon(polygon)
+    if area is not None:
+        return counting.areas(counting.of_code(area))
+    if level is not None:
+        return counting.level(level)
+    return counting.city_rows()
 
 
 def classes_asked(connection: Connection, city: City, asked: Sequence[str] | None) -> list[str]:

@@ -1,6 +1,6 @@
 """What people decide: verify, reject, move, reclassify, describe, add, merge, split, retract (R11)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -9,11 +9,13 @@ from zoneinfo import ZoneInfo
 import shapely
 from pyproj import Transformer
 
+from detection.errors import CallerError, UrbanInventoryError
 from detection.taxonomy import Taxonomy
+from inventory.domain.binding import REACH_M, meant
 from inventory.domain.evidence import DecisionKind
 from inventory.domain.matching import GATE_MAXIMUM_M
 from inventory.domain.places import City
-from inventory.errors import DecisionUnusable
+from inventory.errors import DecisionsUnusable, DecisionUnusable
 from inventory.refolding import refold
 from inventory.store import cities, decisions
 from inventory.store.database import Connection, Database, Patience
@@ -25,13 +27,24 @@ _NEEDS_PLACE = (DecisionKind.MOVE, DecisionKind.ADD, DecisionKind.SPLIT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewDecision:
-    """What a person says. ``lon_lat`` is the place meant by add, move and split, EPSG:4326."""
+    """What a person says.
+
+    Attributes:
+        asset: the id it is about; None: the asset at ``at_lon_lat``.
+        class_name: the class of an addition, the new one of a reclassification; else that of the asset meant.
+        lon_lat: the place meant by add, move and split, EPSG:4326.
+        at_lon_lat: where the asset stands, where no id is given.
+        other_asset, other_lon_lat: the second asset of a merge, by id or by place.
+        at: since when it is so; None: now.
+    """
 
     kind: DecisionKind
     asset: str | None = None
     class_name: str | None = None
     lon_lat: tuple[float, float] | None = None
+    at_lon_lat: tuple[float, float] | None = None
     other_asset: str | None = None
+    other_lon_lat: tuple[float, float] | None = None
     retracts: str | None = None
     at: datetime | None = None
     author: str = "local"
@@ -39,22 +52,84 @@ class NewDecision:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A decision as recorded.
+
+    Attributes:
+        asset: the asset it found; None: nothing stands there as of its date, and it waits for imagery.
+        made: the asset that it brought into being: of an addition where nothing stood, of a split.
+    """
+
+    decision: str
+    kind: DecisionKind
+    asset: str | None
+    made: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of ``decide --json``."""
+        return {"decision": self.decision, "kind": self.kind.value, "asset": self.asset, "made": self.made}
+
+
 def decide(database: Database, city_code: str, new: NewDecision, *, taxonomy: Taxonomy) -> str:
     """Records a decision and folds it in; returns its public id.
 
     Raises:
+        UnknownName, DecisionUnusable, StoreBusy: as ``decide_all``.
+    """
+    (decided,) = decide_all(database, city_code, [new], taxonomy=taxonomy)
+    return decided.decision
+
+
+def decide_all(
+    database: Database, city_code: str, new: Sequence[NewDecision], *, taxonomy: Taxonomy
+) -> list[Decided]:
+    """Records decisions in their order and folds them in, all in one transaction or none.
+
+    Each speaks of the inventory as it was before: one that needs what another makes belongs in a later call.
+
+    Raises:
         UnknownName: no such city, asset, class or decision.
-        DecisionUnusable: something is missing, or the place lies outside the city.
+        DecisionUnusable: something is missing, the place lies outside the city, or means no or several assets.
+        DecisionsUnusable: likewise, where several were given: ``problems`` holds each, by its number.
         StoreBusy: another job wrote for more than 30 s.
     """
     with database.transaction(Patience.DECISION) as connection:
         city = cities.get_city(connection, city_code)
         cities.lock_city(connection, city.id)
-        stored = _resolved(connection, city, new, taxonomy)
-        public = decisions.insert_decision(connection, city, **stored)
-        cause = Cause(what=f"decision {new.kind.value}", subject=public, author=new.author)
-        refold(connection, city, taxonomy, [stored["class_name"]], cause, surveys_changed=False)
-        return public
+        stored = _all_resolved(connection, city, new, taxonomy)
+        ids = [decisions.insert_decision(connection, city, **one) for one in stored]
+        classes = {one["class_name"] for one in stored}
+        refold(connection, city, taxonomy, classes, _cause(new, ids), surveys_changed=False)
+        bound = decisions.bound_assets(connection, city, ids)
+    return [
+        Decided(decision=public, kind=one.kind, asset=bound[public].asset, made=bound[public].made)
+        for one, public in zip(new, ids, strict=True)
+    ]
+
+
+def _cause(new: Sequence[NewDecision], ids: Sequence[str]) -> Cause:
+    if len(new) == 1:
+        return Cause(what=f"decision {new[0].kind.value}", subject=ids[0], author=new[0].author)
+    authors = dict.fromkeys(one.author for one in new)
+    return Cause(what="decisions", subject=",".join(ids), author=", ".join(authors))
+
+
+def _all_resolved(
+    connection: Connection, city: City, new: Sequence[NewDecision], taxonomy: Taxonomy
+) -> list[dict[str, Any]]:
+    if len(new) == 1:
+        return [_resolved(connection, city, new[0], taxonomy)]
+    stored: list[dict[str, Any]] = []
+    problems: dict[int, UrbanInventoryError] = {}
+    for number, one in enumerate(new):
+        try:
+            stored.append(_resolved(connection, city, one, taxonomy))
+        except CallerError as error:
+            problems[number] = error
+    if problems:
+        raise DecisionsUnusable(problems, of=len(new))
+    return stored
 
 
 def _resolved(connection: Connection, city: City, new: NewDecision, taxonomy: Taxonomy) -> dict[str, Any]:
@@ -65,9 +140,7 @@ def _resolved(connection: Connection, city: City, new: NewDecision, taxonomy: Ta
         return {**common, **_taken_back(connection, city, new)}
     if new.kind is DecisionKind.ADD:
         return {**common, **_added(city, new, taxonomy)}
-    if new.asset is None:
-        raise DecisionUnusable(f"“{new.kind.value}” needs an asset", do="Name it: --asset ID.")
-    known = decisions.place_of_asset(connection, city, new.asset, at)
+    known = _subject(connection, city, new, taxonomy, at)
     details = dict(new.details)
     if new.kind in _NEEDS_PLACE:
         details["x"], details["y"] = _metric(city, _place(new, city))
@@ -77,17 +150,60 @@ def _resolved(connection: Connection, city: City, new: NewDecision, taxonomy: Ta
         details["class"] = taxonomy.get(new.class_name).name
     if new.kind is DecisionKind.MERGE:
         other = _other(connection, city, new, at)
+        if other.public_id == known.public_id:
+            raise DecisionUnusable(
+                f"{known.public_id} cannot be merged with itself", do="Name two different assets."
+            )
         details["x"], details["y"] = other.x, other.y
+        details["with"] = other.public_id
     return {
         **common,
         "class_name": known.class_name,
         "lon_lat": (known.lon, known.lat),
         "xy": (known.x, known.y),
         "gate_m": min(max(3 * known.error_m, known.crown_m / 2), GATE_MAXIMUM_M),
-        "asset": new.asset,
+        "asset": new.asset or known.public_id,
         "details": details,
         "retracts": None,
     }
+
+
+def _subject(
+    connection: Connection, city: City, new: NewDecision, taxonomy: Taxonomy, at: datetime
+) -> AssetPlace:
+    """The asset it is about: by its id, else the one that the place means as of the decision's instant."""
+    if new.asset is not None:
+        return decisions.place_of_asset(connection, city, new.asset, at)
+    if new.at_lon_lat is None:
+        raise DecisionUnusable(f"“{new.kind.value}” needs an asset", do="Name it: --asset ID.")
+    wanted = None if new.kind is DecisionKind.RECLASSIFY else new.class_name
+    if wanted is not None:
+        taxonomy.get(wanted)
+    return _meant(connection, city, new.at_lon_lat, at, wanted)
+
+
+def _meant(
+    connection: Connection, city: City, lon_lat: tuple[float, float], at: datetime, class_name: str | None
+) -> AssetPlace:
+    _require_inside(lon_lat, city)
+    named = class_name or "asset"
+    near = decisions.assets_near(
+        connection, city, _metric(city, lon_lat), lon_lat, at, class_name=class_name, reach_m=REACH_M
+    )
+    found = meant(near)
+    day = at.astimezone(ZoneInfo(city.time_zone)).date().isoformat()
+    if not found:
+        raise DecisionUnusable(
+            f"no {named} is known within {REACH_M:g} m of {lon_lat[0]:.6f}, {lon_lat[1]:.6f} on {day}",
+            do="Mend the place or the date, name the asset, or say “add”.",
+        )
+    if len(found) > 1:
+        several = ", ".join(f"{one.public_id} ({one.distance_m:.1f} m)" for one in found[:5])
+        raise DecisionUnusable(
+            f"the place {lon_lat[0]:.6f}, {lon_lat[1]:.6f} may mean several on {day}: {several}",
+            do="Name the asset.",
+        )
+    return decisions.place_of_asset(connection, city, found[0].public_id, at)
 
 
 def _taken_back(connection: Connection, city: City, new: NewDecision) -> dict[str, Any]:
@@ -121,20 +237,29 @@ def _added(city: City, new: NewDecision, taxonomy: Taxonomy) -> dict[str, Any]:
 
 
 def _other(connection: Connection, city: City, new: NewDecision, at: datetime) -> AssetPlace:
-    if new.other_asset is None:
-        raise DecisionUnusable("“merge” needs a second asset", do="Name it: --with ID.")
-    return decisions.place_of_asset(connection, city, new.other_asset, at)
+    if new.other_asset is not None:
+        return decisions.place_of_asset(connection, city, new.other_asset, at)
+    if new.other_lon_lat is not None:
+        return _meant(connection, city, new.other_lon_lat, at, None)
+    raise DecisionUnusable("“merge” needs a second asset", do="Name it: --with ID.")
 
 
 def _place(new: NewDecision, city: City) -> tuple[float, float]:
     if new.lon_lat is None:
         raise DecisionUnusable(f"“{new.kind.value}” needs a place", do="Name it: --lon-lat LON,LAT.")
-    lon, lat = new.lon_lat
-    if not shapely.contains_xy(city.boundary, lon, lat):
-        raise DecisionUnusable(
-            f"longitude {lon}, latitude {lat} lies outside {city.code}", do="Longitude comes first."
-        )
-    return lon, lat
+    _require_inside(new.lon_lat, city)
+    return new.lon_lat
+
+
+def _require_inside(lon_lat: tuple[float, float], city: City) -> None:
+    lon, lat = lon_lat
+    if shapely.intersects_xy(city.boundary, lon, lat):
+        return
+    swapped = shapely.intersects_xy(city.boundary, lat, lon)
+    raise DecisionUnusable(
+        f"longitude {lon:g}, latitude {lat:g} lies outside {city.code}",
+        do="Longitude comes first: they are swapped." if swapped else "Longitude comes first.",
+    )
 
 
 def _metric(city: City, lon_lat: tuple[float, float]) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """The inventory's branches of the error tree (root and picture in ``detection/errors.py``).
 
-UrbanInventoryError ─┬─ CallerError ─┬─ BoundariesUnusable, DecisionUnusable, TimeUnusable
+UrbanInventoryError ─┬─ CallerError ─┬─ BoundariesUnusable, TimeUnusable
+                     │               ├─ DecisionUnusable ─ DecisionsUnusable
                      │               ├─ JsonUnusable ──── JsonTooDeep, NumberTooLong
                      │               └─ PolygonUnusable ─┬─ PolygonTooLarge, TooManyVertices
                      │                                   ├─ CoordinateNotFinite, CoordinateOutOfRange
@@ -16,7 +17,11 @@ UrbanInventoryError ─┬─ CallerError ─┬─ BoundariesUnusable, Decision
                                                         └─ ClusterVersionUnusable   not this version
 """
 
+from collections.abc import Mapping
+
 from detection.errors import CallerError, UrbanInventoryError
+
+_SHOWN_PROBLEMS = 50
 
 
 class BoundariesUnusable(CallerError):
@@ -101,6 +106,40 @@ class DecisionUnusable(CallerError):
     """A decision lacks something, or speaks of nothing."""
 
     code = "decision_unusable"
+
+
+class DecisionsUnusable(DecisionUnusable):
+    """Of several decisions some cannot be used; ``problems``: number (from 0) → what is wrong with it."""
+
+    code = "decisions_unusable"
+
+    def __init__(
+        self,
+        problems: Mapping[int, UrbanInventoryError],
+        *,
+        of: int,
+        where: str | None = None,
+        noun: str = "decision",
+    ) -> None:
+        self.problems, self.of = dict(problems), of
+        lines = [f"{noun} {number + 1}: {self.problems[number]}" for number in sorted(self.problems)]
+        more = len(lines) - _SHOWN_PROBLEMS
+        shown = [*lines[:_SHOWN_PROBLEMS], *([f"and {more:,} more"] if more > 0 else [])]
+        plural = noun if of == 1 else f"{noun}s"
+        super().__init__(
+            f"{len(problems):,} of {of:,} {plural} cannot be used, so nothing was stored",
+            where=where,
+            do="\n  ".join(["Mend each:", *shown]),
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _decisions_unusable, (self.problems, self.of, self.where)
+
+
+def _decisions_unusable(
+    problems: Mapping[int, UrbanInventoryError], of: int, where: str | None
+) -> DecisionsUnusable:
+    return DecisionsUnusable(problems, of=of, where=where)
 
 
 class TimeUnusable(CallerError):

@@ -11,12 +11,14 @@ from typer.core import TyperGroup
 
 from api import problems
 from api.cli import admin as admin_commands
+from api.cli import change as change_commands
 from api.cli import city as city_commands
 from api.cli import cluster as cluster_commands
-from api.cli import counting, evidence, export, output, serve, training
+from api.cli import counting, decisions, evidence, export, output, serve, training
 from api.cli import demo as demo_commands
 from api.cli import detection as detection_commands
 from api.cli import ingest as ingest_commands
+from api.cli import life as life_commands
 from detection.errors import UrbanInventoryError
 
 # In the order of --help: a first look, the main job, what follows it, the house.
@@ -27,10 +29,13 @@ _ORDER = [
     "detect",
     "ingest",
     "count",
+    "change",
     "export",
     "survey",
     "scene",
+    "asset",
     "decide",
+    "reviews",
     "rebuild",
     "models",
     "train",
@@ -87,6 +92,9 @@ _GROUPS: tuple[ModuleType, ...] = (
     detection_commands,
     ingest_commands,
     counting,
+    change_commands,
+    life_commands,
+    decisions,
     evidence,
     export,
     training,

@@ -1,6 +1,5 @@
-"""Saying something about evidence: surveys, scenes, decisions, models in use, rebuild."""
+"""Saying something about evidence: surveys, scenes, models in use, rebuild."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -9,15 +8,13 @@ import typer
 from api.cli import output
 from api.cli.detection import JsonOption, TrustOption, model_registry, models_app
 from api.cli.ingest import exit_code, show_outcomes
-from api.cli.options import AuthorOption, CityOption
+from api.cli.options import AsOfOption, AuthorOption, CityOption, parse_date
 from api.cli.store import open_store
 from detection.sweep import SweepOptions
 from detection.taxonomy import shipped_taxonomy
 from inventory import evidence_changes
-from inventory.decisions import NewDecision, decide
-from inventory.domain.evidence import DecisionKind
-from inventory.errors import DecisionUnusable
 from inventory.ingest import IngestOptions, parse_taken_at, rerun
+from inventory.model_comparison import CountUnder, ModelComparison, compare_models, draw_comparison
 from inventory.store import cities, surveys
 from inventory.store.surveys import SceneRow, SurveyRow
 
@@ -35,7 +32,6 @@ def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     app.add_typer(survey_app)
     app.add_typer(scene_app)
-    app.command("decide")(decide_asset)
     app.command("rebuild")(rebuild)
 
 
@@ -217,60 +213,6 @@ def _state(row: SceneRow) -> str:
     return "" if row.path and Path(row.path).is_file() else "file is gone: scene locate"
 
 
-# --- decisions ---------------------------------------------------------------------------------------
-
-
-def decide_asset(
-    kind: Annotated[DecisionKind, typer.Argument(help="What you say.")],
-    city: CityOption,
-    asset: Annotated[str | None, typer.Option(help="Id of the asset it is about.")] = None,
-    class_name: Annotated[str | None, typer.Option("--class", help="For add and reclassify.")] = None,
-    lon_lat: Annotated[
-        str | None, typer.Option(metavar="LON,LAT", help="For add, move and split: the place, EPSG:4326.")
-    ] = None,
-    other: Annotated[str | None, typer.Option("--with", help="For merge: the other asset.")] = None,
-    decision: Annotated[str | None, typer.Option(help="For retract: the decision taken back.")] = None,
-    text: Annotated[str | None, typer.Option(help="For describe: what is to be known of it.")] = None,
-    at: Annotated[str | None, typer.Option(metavar="DATE", help="Since when it is so; default now.")] = None,
-    reason: Annotated[str | None, typer.Option(help="Why; kept in the history.")] = None,
-    author: AuthorOption = "local",
-    as_json: JsonOption = False,
-) -> None:
-    """Say something of an asset or a place; it outweighs what models see, up to its date."""
-    new = NewDecision(
-        kind=kind,
-        asset=asset,
-        class_name=class_name,
-        lon_lat=_lon_lat(lon_lat),
-        other_asset=other,
-        retracts=decision,
-        at=_instant(at),
-        author=author,
-        reason=reason,
-        details={"text": text} if text else {},
-    )
-    with open_store() as (database, _):
-        public = decide(database, city, new, taxonomy=shipped_taxonomy())
-    if as_json:
-        output.print_json({"decision": public, "kind": kind.value, "asset": asset})
-    else:
-        output.results.print(f"decision {public} recorded", markup=False)
-
-
-def _lon_lat(given: str | None) -> tuple[float, float] | None:
-    if given is None:
-        return None
-    try:
-        lon, lat = (float(part) for part in given.split(","))
-    except ValueError:
-        raise DecisionUnusable(f"“{given}” is no place", do="Write LON,LAT, e.g. 100.97,22.83.") from None
-    return lon, lat
-
-
-def _instant(given: str | None) -> datetime | None:
-    return None if given is None else parse_taken_at(given)
-
-
 # --- models in use, rebuild ----------------------------------------------------------------------------
 
 
@@ -319,6 +261,97 @@ def use_model(
     if outcomes:
         show_outcomes(outcomes, as_json=False)
     return exit_code(outcomes)
+
+
+@models_app.command("compare")
+def compare(
+    old: Annotated[str, typer.Argument(help="The model in use, or another one.")],
+    new: Annotated[str, typer.Argument(help="The model to compare with it.")],
+    city: CityOption,
+    level: Annotated[
+        str | None, typer.Option(help="Count the areas of this level; default the top one.")
+    ] = None,
+    as_of: AsOfOption = None,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Also draw the ground where they differ most.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--rerun/--no-rerun", help="Run the new one on scenes it has not seen, in shadow.")
+    ] = True,
+    author: AuthorOption = "local",
+    trust_model: TrustOption = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Say how the counts would change with another model, and where it sees other things; nothing is changed."""
+    registry = model_registry()
+    with open_store() as (database, settings):
+        comparison = compare_models(
+            database,
+            city,
+            registry.get(old),
+            registry.get(new),
+            registry=registry,
+            taxonomy=shipped_taxonomy(),
+            level=level,
+            as_of=parse_date(as_of),
+            run=again,
+            options=SweepOptions(is_trusted=trust_model),
+            author=author,
+            checkpoints=settings.home / "cache" / "blocks",
+        )
+    if picture is not None and comparison.differences:
+        drawn = draw_comparison(comparison, picture)
+        output.note(f"{drawn:,} place{'s' if drawn != 1 else ''} drawn to {picture}")
+    elif picture is not None:
+        output.warn(f"no picture: {old} and {new} saw the same on the scenes that both have seen")
+    if as_json:
+        drawn_to = str(picture) if picture is not None and comparison.differences else None
+        output.print_json({**comparison.as_json(), "picture": drawn_to})
+    else:
+        _show_comparison(comparison)
+    return exit_code(list(comparison.shadow))
+
+
+def _show_comparison(comparison: ModelComparison) -> None:
+    refused = [outcome for outcome in comparison.shadow if outcome.error is not None]
+    for outcome in refused:
+        if outcome.error is not None:
+            output.print_error(outcome.error, as_json=False)
+    if comparison.shadow:
+        ran = len(comparison.shadow) - len(refused)
+        output.note(f"{comparison.new} has run in shadow on {ran:,} scene{'s' if ran != 1 else ''}")
+    output.print_table(
+        f"{comparison.city.code} as of {comparison.as_of.isoformat()}",
+        ("area", "class", f"under {comparison.old}", f"under {comparison.new}", "change"),
+        [
+            (
+                row.area if row.name in (None, row.area) else f"{row.area} {row.name}",
+                row.class_name,
+                row.old,
+                row.new,
+                _change(row),
+            )
+            for row in comparison.counts
+        ],
+    )
+    told = f"both have seen {comparison.scenes:,} scene{'s' if comparison.scenes != 1 else ''}"
+    if comparison.left:
+        left = f"{comparison.new} has not seen {len(comparison.left):,}, which keep their earlier survey"
+        told = f"{told}; {left}"
+    output.results.print(told, markup=False)
+    output.results.print(
+        f"nothing is changed; to use it: urban-inventory models use {comparison.new} "
+        f"--city {comparison.city.code}",
+        markup=False,
+    )
+
+
+def _change(row: CountUnder) -> str:
+    if row.change is None:
+        return "–"
+    if row.change == 0:
+        return "0"
+    return f"{row.change:+,}" + (f" ({row.change / row.old:+.1%})" if row.old else "")
 
 
 def rebuild(city: CityOption, author: AuthorOption = "local", as_json: JsonOption = False) -> None:

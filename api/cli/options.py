@@ -25,8 +25,15 @@ def parse_date(given: str | None) -> date | None:
     Raises:
         TimeUnusable: it is none.
     """
-    if given is None:
-        return None
+    return None if given is None else parse_day(given)
+
+
+def parse_day(given: str) -> date:
+    """A day as ``2025-06-30``.
+
+    Raises:
+        TimeUnusable: it is none.
+    """
     try:
         return date.fromisoformat(given)
     except ValueError:

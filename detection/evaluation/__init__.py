@@ -1,3 +1,3 @@
 """What a model is worth on labelled ground."""
 
-__all__ = ["card", "evaluate", "labels", "look", "measures", "mosaic", "picture"]
+__all__ = ["card", "evaluate", "labels", "look", "matching", "measures", "mosaic", "picture", "sheet"]

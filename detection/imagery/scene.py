@@ -152,7 +152,7 @@ def open_scene(
     path = Path(path)
     with gdal_settings(path):
         with open_raster(path) as dataset:
-            placed = _georeference(dataset, path, crs, allow_unlocated=allow_unlocated)
+            placed = georeference_of(dataset, path, crs, allow_unlocated=allow_unlocated)
             facts = _facts(dataset)
         found, picture = _read_once(path, facts, readers)
     transform, scene_crs = placed
@@ -241,9 +241,14 @@ def _multipolygon(geometry: BaseGeometry) -> BaseGeometry:
 # --- where the pixels lie ---------------------------------------------------------------------------
 
 
-def _georeference(
+def georeference_of(
     dataset: Any, path: Path, given: str | CRS | None, *, allow_unlocated: bool
 ) -> tuple[Affine, CRS | None]:
+    """Transform and CRS of an open raster: its own, else by its world file and the CRS given.
+
+    Raises:
+        SceneWithoutCrs, SceneNotProjected, CallerError: as ``open_scene``.
+    """
     own = _own_crs(dataset)
     wanted = _given_crs(given)
     if own is not None and wanted is not None and not own.equals(wanted, ignore_axis_order=True):

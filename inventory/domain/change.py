@@ -1,9 +1,145 @@
-"""What changed on a piece of ground between two looks of one model, and how sure that is (R13)."""
+"""What a change between two dates says (R13): what came, what went, how sure, and whether it may be said at all."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from math import sqrt
+from typing import Any
 
 from inventory.domain.tally import Z90, CountError
+
+_SHARE_TOLERANCE = 0.05
+"""Ground first surveyed between the dates brings things that are not new: beyond this share nothing is said.
+A flight's edges wander by metres from year to year, which must not silence a whole district."""
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookedAt:
+    """How a place was looked at by a date: the share surveyed, and the models of the looks that count there.
+
+    ``models``: SHA-256 of the network, which makes a model what it is → its name in words.
+    """
+
+    share: float
+    models: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """Identities that came to and went from one place and class between two dates.
+
+    ``new`` and ``gone`` were listed at one of the dates only, anywhere. ``entered`` and ``left`` were listed at
+    both, and belong to the place and class at one of them only: moved, reclassified, or across a border drawn
+    anew. So listed_to − listed_from = new − gone + entered − left.
+    """
+
+    listed_from: int = 0
+    listed_to: int = 0
+    new: int = 0
+    gone: int = 0
+    entered: int = 0
+    left: int = 0
+    moved: int = 0
+    reclassified: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRow:
+    """The change of one place and class. ``flow`` is None for classes without identity (R10).
+
+    ``count_from`` and ``count_to`` are None where nothing was surveyed by that date, never 0.
+
+    ``net`` is None where the dates cannot be compared, and ``reason`` says why; ``low`` and ``high`` are None
+    there and where a model behind the counts was never evaluated. ``note`` says what a reader must know of a net.
+    """
+
+    area: str
+    name: str
+    class_name: str
+    from_day: date
+    to_day: date
+    count_from: int | None
+    count_to: int | None
+    flow: Flow | None
+    net: int | None
+    low: float | None
+    high: float | None
+    reason: str | None
+    note: str | None
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the change may be stated (R13)."""
+        return self.reason is None
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of ``change --json``."""
+        flow = self.flow
+        return {
+            "area": self.area,
+            "name": self.name,
+            "class": self.class_name,
+            "from": self.from_day.isoformat(),
+            "to": self.to_day.isoformat(),
+            "count_from": self.count_from,
+            "count_to": self.count_to,
+            "new": flow.new if flow else None,
+            "gone": flow.gone if flow else None,
+            "moved": flow.moved if flow else None,
+            "reclassified": flow.reclassified if flow else None,
+            "entered": flow.entered if flow else None,
+            "left": flow.left if flow else None,
+            "net": self.net,
+            "low": self.low,
+            "high": self.high,
+            "comparable": self.comparable,
+            "reason": self.reason,
+            "note": self.note,
+        }
+
+
+def why_not_comparable(was: LookedAt | None, now: LookedAt | None) -> str | None:
+    """Why nothing is said of a change between two dates; None where it may be said (R13).
+
+    Another model has another bias: a difference between two models is theirs, not the city's.
+    """
+    if was is None or now is None:
+        if was is None and now is None:
+            return "not surveyed by either date"
+        return "not surveyed by the first date" if was is None else "not surveyed by the second date"
+    if was.models.keys() != now.models.keys():
+        first, second = (_names(looked.models.values()) for looked in (was, now))
+        return f"the looks used different models: {first}, then {second}"
+    if len(was.models) > 1:
+        return f"the looks used several models: {_names(was.models.values())}"
+    if now.share - was.share > _SHARE_TOLERANCE:
+        return f"{was.share:.0%} was surveyed by the first date, {now.share:.0%} by the second"
+    return None
+
+
+def net_interval(
+    flow: Flow, net: int, error: CountError | None, *, persistent_share: float, same_look: bool
+) -> tuple[float | None, float | None]:
+    """The 90 % interval of a net change between two looks by one model, errors that persist cancelling.
+
+    Of the count's variance (e·count)² + φ·count, the first part is the model's bias on this ground: it is the same
+    at both dates but for what came or went. Of the second, the persistent share repeats and cancels for what
+    stayed; the rest is drawn anew at each look.
+
+    Args:
+        error: of one count; None for models without evaluation: then there is no interval.
+        persistent_share: the share of errors that repeat on unchanged ground (R8), 0 to 1.
+        same_look: nothing was looked at between the dates: people's decisions are counted, without error.
+    """
+    if same_look:
+        return float(net), float(net)
+    if error is None:
+        return None, None
+    came_or_went = flow.new + flow.gone
+    fresh = (1 - persistent_share) * (flow.listed_from + flow.listed_to) + persistent_share * came_or_went
+    half = Z90 * sqrt((error.relative_error * net) ** 2 + error.dispersion * fresh)
+    return round(net - half, 1), round(net + half, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,3 +177,8 @@ def net_change(*, only_before: int, only_after: int, recall: float, error: Count
     variance = (only_before + only_after + 1 - recall * abs(difference)) / recall**2
     half = Z90 * sqrt(variance + (error.relative_error * net) ** 2)
     return NetChange(net=round(net, 1), low=round(net - half, 1), high=round(net + half, 1))
+
+
+def _names(models: Iterable[str]) -> str:
+    names = list(dict.fromkeys(models))
+    return ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")

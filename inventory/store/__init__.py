@@ -7,6 +7,7 @@ __all__ = [
     "cluster_upgrade",
     "database",
     "features",
+    "reviews",
     "roles",
     "server",
     "surveys",

@@ -7,10 +7,11 @@ from typing import Any
 
 import shapely
 from sqlalchemy import Connection, func, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from inventory.domain.places import City
 from inventory.domain.tally import CountError
-from inventory.store.schema import asset_state, survey
+from inventory.store.schema import asset_state, survey, survey_class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,27 +143,45 @@ def looks_at_polygon(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardOfClass:
-    """What a model's card says of the error of counts of a class; ``error`` None: never evaluated."""
+    """What a model's card says of the error of counts of a class; ``error`` None: never evaluated.
+
+    ``persistent_share``: of its errors, those that repeat on unchanged ground (R8); None likewise.
+    """
 
     name: str
     version: str
     error: CountError | None
+    persistent_share: float | None
 
 
 def cards(connection: Connection, city: City, classes: Sequence[str]) -> dict[tuple[str, str], CardOfClass]:
-    """The cards of all models that surveyed the city, by (SHA-256, class)."""
-    newest = select(func.max(survey.c.id)).where(survey.c.city_id == city.id).group_by(survey.c.model_sha256)
+    """The cards of all models that surveyed the city, by (SHA-256, class).
+
+    Of several cards of one network, as after a new threshold, the one in force for the class speaks.
+    """
     rows = connection.execute(
-        select(survey.c.model_sha256, survey.c.model, survey.c.model_version, survey.c.card).where(
-            survey.c.id.in_(newest)
+        select(
+            survey.c.model_sha256,
+            survey_class.c["class"],
+            survey.c.model,
+            survey.c.model_version,
+            survey.c.card,
+        )
+        .join(survey_class, survey_class.c.survey_id == survey.c.id)
+        .where(survey.c.city_id == city.id, survey_class.c["class"].in_(list(classes)))
+        .ext(distinct_on(survey.c.model_sha256, survey_class.c["class"]))
+        .order_by(
+            survey.c.model_sha256, survey_class.c["class"], survey_class.c.in_force.desc(), survey.c.id.desc()
         )
     ).all()
     return {
-        (row.model_sha256, name): CardOfClass(
-            name=row.model, version=row.model_version, error=_error(row.card, name)
+        (row.model_sha256, row[1]): CardOfClass(
+            name=row.model,
+            version=row.model_version,
+            error=_error(row.card, row[1]),
+            persistent_share=row.card.get("evidence", {}).get(row[1], {}).get("persistent_share"),
         )
         for row in rows
-        for name in classes
     }
 
 

@@ -5,7 +5,7 @@ these never commit. Sessions are the service's: a role that owns nothing (``role
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 
@@ -31,6 +31,10 @@ class Patience(Enum):
     EXPORT = (120_000, 2_000)
     DECISION = (0, 30_000)
     JOB = (0, 0)
+
+
+class _Rehearsed(Exception):
+    """Ends a rehearsal, and with it its transaction."""
 
 
 class Database:
@@ -69,6 +73,17 @@ class Database:
                 yield connection
         except DBAPIError as error:
             raise _translated(error) from error
+
+    @contextmanager
+    def rehearsal(self, patience: Patience = Patience.JOB) -> Iterator[Connection]:
+        """A transaction that is always undone: to see what would be, and leave no trace.
+
+        Raises:
+            StoreUnreachable, StoreBusy: as ``transaction``.
+        """
+        with suppress(_Rehearsed), self.transaction(patience) as connection:
+            yield connection
+            raise _Rehearsed
 
     def close(self) -> None:
         """Gives all connections back."""

@@ -1,13 +1,15 @@
 """Decisions and the assets they speak of: every SQL statement about them (R11)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import cos, radians
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, text
 
 from detection.errors import UnknownName
+from inventory.domain.binding import Candidate
 from inventory.domain.places import City
 from inventory.store.identities import public_id
 from inventory.store.schema import decision
@@ -61,6 +63,60 @@ def place_of_asset(connection: Connection, city: City, asset: str, at: datetime)
         error_m=row.error_m,
         status=row.status,
     )
+
+
+_NEAR = text(
+    """
+    SELECT a.public_id, s.class, s.status, s.listed, sqrt((s.x - :x) ^ 2 + (s.y - :y) ^ 2) AS distance_m
+    FROM urban_inventory.asset_state s
+    JOIN urban_inventory.asset a ON a.city_id = s.city_id AND a.id = s.asset_id AND a.alias_of IS NULL
+    WHERE s.city_id = :city AND s.valid_from <= :at AND (s.valid_to IS NULL OR s.valid_to > :at)
+        AND (CAST(:class AS text) IS NULL OR s.class = :class)
+        AND s.geom && ST_Expand(ST_SetSRID(ST_MakePoint(:lon, :lat), 4326), :reach_lon, :reach_lat)
+        AND (s.x - :x) ^ 2 + (s.y - :y) ^ 2 <= :reach_m ^ 2
+    """
+)
+_METRES_PER_DEGREE = 110_000.0
+"""Of latitude; a little less than anywhere on earth, so that the box holds the circle."""
+
+
+def assets_near(
+    connection: Connection,
+    city: City,
+    xy: tuple[float, float],
+    lon_lat: tuple[float, float],
+    at: datetime,
+    *,
+    class_name: str | None,
+    reach_m: float,
+) -> list[Candidate]:
+    """The assets, of any class unless one is given, that stand within reach of a place as of an instant."""
+    reach_lat = 1.1 * reach_m / _METRES_PER_DEGREE
+    rows = connection.execute(
+        _NEAR,
+        {
+            "city": city.id,
+            "at": at,
+            "class": class_name,
+            "x": xy[0],
+            "y": xy[1],
+            "lon": lon_lat[0],
+            "lat": lon_lat[1],
+            "reach_lon": reach_lat / max(cos(radians(lon_lat[1])), 0.01),
+            "reach_lat": reach_lat,
+            "reach_m": reach_m,
+        },
+    ).mappings()
+    return [
+        Candidate(
+            public_id=row["public_id"],
+            class_name=row["class"],
+            status=row["status"],
+            listed=row["listed"],
+            distance_m=row["distance_m"],
+        )
+        for row in rows
+    ]
 
 
 def insert_decision(
@@ -149,3 +205,39 @@ def get_decision(connection: Connection, city: City, public: str) -> DecisionRow
         author=row.author,
         reason=row.reason,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """What a decision found when it was folded in: an asset, and one that it made."""
+
+    asset: str | None
+    made: str | None
+
+
+# Only an addition names no asset: what it found is told by the state near it that stands on its word.
+_BOUND = text(
+    """
+    SELECT d.public_id,
+        (SELECT a.public_id FROM urban_inventory.asset a
+            WHERE a.city_id = d.city_id AND a.root_decision = d.id) AS made,
+        CASE WHEN d.kind = 'add' THEN
+            (SELECT a.public_id FROM urban_inventory.asset_state s
+                JOIN urban_inventory.asset a ON a.city_id = s.city_id AND a.id = s.asset_id
+                WHERE s.city_id = d.city_id AND s.decision_id = d.id AND s.geom && ST_Expand(d.geom, 0.001)
+                ORDER BY s.valid_from LIMIT 1)
+        ELSE
+            (SELECT coalesce(c.public_id, a.public_id) FROM urban_inventory.asset a
+                LEFT JOIN urban_inventory.asset c ON c.city_id = a.city_id AND c.id = a.alias_of
+                WHERE a.city_id = d.city_id AND a.public_id = d.asset)
+        END AS asset
+    FROM urban_inventory.decision d
+    WHERE d.city_id = :city AND d.public_id = ANY(CAST(:decisions AS text[]))
+    """
+)
+
+
+def bound_assets(connection: Connection, city: City, decisions: Sequence[str]) -> dict[str, Bound]:
+    """What each decision found and made, once it is folded in."""
+    rows = connection.execute(_BOUND, {"city": city.id, "decisions": list(decisions)})
+    return {row.public_id: Bound(asset=row.asset, made=row.made) for row in rows}

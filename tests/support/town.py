@@ -28,6 +28,8 @@ PIXEL_M = 0.2
 SIDE_PX = 400
 CODE = "town"
 MODELS = ("squares", "cubes")
+GRID = [(column, row) for row in range(36, 340, 48) for column in range(36, 340, 48)]
+"""49 trees 9.6 m apart, so that none is taken for its neighbour, and far enough from the edge to be missed (R5)."""
 Corners = Iterable[tuple[int, int]]
 
 
