@@ -85,7 +85,7 @@ class Folded:
     ``key``, ``root_observation``, ``root_decision``, and rows ``merged_into`` and ``replaces`` (−1: none);
     ``told`` says which tracks' states are given here, the others' are as they were stored; ``stands`` which of
     them there are now. ``hit_observation`` and ``hit_track`` say which observations tracks are made of, in order
-    of date.
+    of date, as far as they were decided anew: ``decided_observations`` are those, whether a track has them or not.
     """
 
     static: bool
@@ -97,6 +97,7 @@ class Folded:
     stands: NDArray[np.bool_]
     hit_observation: Integers
     hit_track: Integers
+    decided_observations: Integers
     tallies: dict[int, SurveyTally]
 
 
@@ -178,6 +179,7 @@ class _Folding:
         self.tallies: dict[int, SurveyTally] = {}
         self.hit_observation: list[Integers] = []
         self.hit_track: list[Integers] = []
+        self.decided_observations: list[Integers] = []
         self.keys = Keys()
         self.t, self._before, self._after, self._said = Tracks(), Tracks(), Tracks(), Tracks()
         nobody = np.empty(0, bool)
@@ -237,6 +239,7 @@ class _Folding:
         self._open = active.tracks.copy()
         for look, seen in zip(looks, active.seen, strict=True):
             part = _restricted(look, seen)
+            self.decided_observations += [scene.observations.id for scene in part.scenes]
             if self.static:
                 self.look_at(part)
             else:
@@ -693,6 +696,7 @@ class _Folding:
             stands=self.here,
             hit_observation=_flat(self.hit_observation),
             hit_track=_flat(self.hit_track),
+            decided_observations=_flat(self.decided_observations),
             tallies=self.tallies,
         )
 

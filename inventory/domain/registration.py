@@ -75,7 +75,7 @@ def register(
         scenes = []
         for scene in look.scenes:
             stands = scene.survey_id not in anew and not any(
-                at < look.at and shapely.intersects(ground, scene.surveyed) for at, ground in touched
+                at <= look.at and shapely.intersects(ground, scene.surveyed) for at, ground in touched
             )
             shift = scene.shift if stands else _shift(scene, done, load, cells_of)
             if not stands and (shift != scene.shift or scene.survey_id in anew):

@@ -99,12 +99,11 @@ _OF_DECISIONS = text(
 )
 _OF_TRACKS = text(
     """
-    SELECT a.id, coalesce(a.alias_of, a.id) AS carrier, coalesce(
-        (SELECT k.folded_at FROM urban_inventory.observation o
-         JOIN urban_inventory.survey_class k ON k.survey_id = o.survey_id AND k.class = :class
-         WHERE o.city_id = a.city_id AND o.id = a.anchor),
-        (SELECT d.at FROM urban_inventory.decision d WHERE d.city_id = a.city_id AND d.id = a.root_decision)) AS at
+    SELECT a.id, coalesce(a.alias_of, a.id) AS carrier, a.anchor
     FROM urban_inventory.asset a
+    JOIN urban_inventory.observation o ON o.city_id = a.city_id AND o.id = a.anchor
+    JOIN urban_inventory.survey_class k
+        ON k.survey_id = o.survey_id AND k.class = a.class AND k.in_force AND k.adequate
     WHERE a.city_id = :city AND (a.id = ANY(CAST(:carried AS bigint[])) OR a.alias_of = ANY(CAST(:carried AS bigint[])))
     """
 )
@@ -144,7 +143,7 @@ def _anchored(
     The set holds ids that carry their track's name already and need no look whether they are aliases.
     """
     key = folded.tracks["key"]
-    ids, rows, are_names = _from_before(connection, city, class_name, before, folded, since)
+    ids, rows, are_names = _from_before(connection, city, before, folded, since)
     settled = frozenset(ids.tolist()) if are_names else frozenset()
     parameters = {"city": city.id, "class": class_name}
     hits = folded.hit_observation
@@ -165,32 +164,26 @@ def _anchored(
 
 
 def _from_before(
-    connection: Connection, city: City, class_name: str, before: StoredStates, folded: Folded, since: int
+    connection: Connection, city: City, before: StoredStates, folded: Folded, since: int
 ) -> tuple[Integers, Integers, bool]:
-    """Ids of tracks that there were before ``since`` already, their rows, and whether all of them are names."""
+    """Ids in observations that were not decided anew, the rows of their tracks, and whether all are names."""
     stored = before.columns
+    nothing = np.empty(0, np.int64)
     if not len(stored["track"]):
-        nothing = np.empty(0, np.int64)
         return nothing, nothing, True
-    old = stored["valid_from"] < since
-    row_of = Lookup(folded.tracks["key"], np.where(folded.told, np.arange(len(folded.told)), -1))
-    row = row_of(stored["track"])
-    mine = np.flatnonzero(old & (row >= 0))
+    row = Lookup(folded.tracks["key"], np.where(folded.told, np.arange(len(folded.told)), -1))(stored["track"])
+    mine = np.flatnonzero(row >= 0)
     ids, rows = stored["asset_id"][mine], row[mine]
-    if old.all():
+    if (stored["valid_from"] < since).all():
         # Nothing was known from ``since`` on: what names these tracks lies before it, aliases and all.
         return ids, rows, True
-    # A name may have come from evidence after ``since``: that counts only if it is still there.
-    told = np.unique(stored["asset_id"][row >= 0])
-    found = connection.execute(
-        _OF_TRACKS, {"city": city.id, "class": class_name, "carried": told.tolist()}
-    ).all()
-    earlier = [entry for entry in found if entry.at is not None and to_micros(entry.at) < since]
+    found = connection.execute(_OF_TRACKS, {"city": city.id, "carried": np.unique(ids).tolist()}).all()
+    kept = ~np.isin(_column([one.anchor for one in found]), folded.decided_observations)
     own = Lookup(ids, rows)
-    anchor_rows = own(_column([entry.id for entry in earlier]))
-    carrier_rows = own(_column([entry.carrier for entry in earlier]))
-    at = np.where(anchor_rows >= 0, anchor_rows, carrier_rows)
-    return _column([entry.id for entry in earlier])[at >= 0], at[at >= 0], False
+    of_id, of_carrier = (own(_column([getattr(one, name) for one in found])) for name in ("id", "carrier"))
+    at = np.where(of_id >= 0, of_id, of_carrier)
+    kept &= at >= 0
+    return _column([one.id for one in found])[kept], at[kept], False
 
 
 def _mint(

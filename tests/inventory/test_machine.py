@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from inventory.domain import existence
+from inventory.domain import cells as cells_of_ground
 from inventory.domain.evidence import DecisionKind
 from inventory.store import cities
 from inventory.store.database import Database
@@ -73,7 +73,7 @@ instants = st.sampled_from(INSTANTS)
 @pytest.fixture
 def small_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     """A grove has too few trees for two cells of listing (R8), unless a cell needs fewer hits."""
-    monkeypatch.setattr(existence, "CELL_LEAST_HITS", 6)
+    monkeypatch.setattr(cells_of_ground, "GROUP_LEAST_HITS", 6)
 
 
 @pytest.fixture(params=["small-cells", "cells-as-shipped"])

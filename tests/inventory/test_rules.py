@@ -18,7 +18,7 @@ from inventory.domain.tally import CountRow
 from inventory.ingest import Status
 from inventory.store import cities, decisions
 from inventory.store.database import Database
-from tests.support.grove import BASE, CODE, ZONE, Grove, lon_lat_of, make_grove, replayed
+from tests.support.grove import BASE, CODE, ZONE, Grove, known_now, lon_lat_of, make_grove, replayed
 from tests.support.surveys import (
     CANOPIES,
     Stored,
@@ -466,7 +466,7 @@ def test_r14_replaying_to_an_instant_gives_what_was_known_then(city: Grove) -> N
     with city.database.transaction(read_only=True) as connection:
         assert replayed(connection, at) == known
         causes = connection.execute(
-            text("SELECT cause, author FROM urban_inventory.history GROUP BY 1, 2 ORDER BY min(id)")
+            text("SELECT cause, author FROM urban_inventory.change GROUP BY 1, 2 ORDER BY min(id)")
         ).all()
     assert [tuple(row) for row in causes] == [
         ("ingest", "local"),
@@ -476,11 +476,8 @@ def test_r14_replaying_to_an_instant_gives_what_was_known_then(city: Grove) -> N
 
 
 def stored(city: Grove) -> list[str]:
-    query = text(
-        "SELECT (to_jsonb(s) - 'geom' - 'digest' - 'city_id')::text FROM urban_inventory.asset_state s"
-    )
     with city.database.transaction(read_only=True) as connection:
-        return sorted(connection.execute(query).scalars())
+        return known_now(connection)
 
 
 def test_r15_an_asset_names_its_newest_evidence_also_after_a_withdrawal(city: Grove) -> None:

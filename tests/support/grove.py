@@ -22,18 +22,17 @@ from sqlalchemy import text
 
 from detection.errors import CallerError
 from detection.models import ModelCard
-from detection.taxonomy import ClassKind, Taxonomy
+from detection.taxonomy import AssetClass, ClassKind, Taxonomy
 from inventory import evidence_changes
 from inventory.boundaries import AreaFile
 from inventory.counting import OUTSIDE, count
 from inventory.decisions import NewDecision, decide
-from inventory.domain.evidence import NEVER, DecisionKind, to_micros
+from inventory.domain.evidence import NEVER, DecisionKind, Evidence, to_micros
 from inventory.domain.fold import STATUSES, fold
 from inventory.domain.places import City, area_of_points, versions_by_level
 from inventory.onboarding import CityRequest, add_city
-from inventory.store import cities
+from inventory.store import cities, evidence
 from inventory.store.database import Connection, Database
-from inventory.store.evidence import load_evidence
 from inventory.store.states import end_of_day
 from tests.support.surveys import (
     CANOPIES,
@@ -436,12 +435,28 @@ def stored_states(connection: Connection, city: City, *, ids: bool = False) -> l
     return sorted((tuple(map(_plain, row if ids else row[1:])) for row in rows), key=repr)
 
 
+def _all_evidence(connection: Connection, city: City, asset_class: AssetClass) -> Evidence:
+    looks = evidence.load_looks(connection, city, asset_class).looks
+    surveys = [scene.survey_id for look in looks for scene in look.scenes]
+    seen = evidence.load_observations(connection, city, asset_class.name, surveys)
+    return Evidence(
+        class_name=asset_class.name,
+        looks=tuple(
+            replace(
+                look,
+                scenes=tuple(replace(scene, observations=seen[scene.survey_id]) for scene in look.scenes),
+            )
+            for look in looks
+        ),
+        decisions=evidence.load_decisions(connection, city, asset_class.name, None),
+    )
+
+
 def fresh_states(connection: Connection, city: City, taxonomy: Taxonomy) -> list[State]:
     """What a fold of all evidence from nothing says, in the form of ``stored_states``; stores nothing."""
     found: list[State] = []
     for asset_class in taxonomy.classes.values():
-        facts = load_evidence(connection, city, asset_class)
-        folded = fold(facts, static=asset_class.kind is ClassKind.STATIC)
+        folded = fold(_all_evidence(connection, city, asset_class), static=asset_class.kind is ClassKind.STATIC)
         columns = folded.states
         names = np.array(folded.classes, object)[columns["class_code"].astype(int)]
         # As text: the table keeps single precision, and gives out the shortest digits that mean it.
@@ -627,9 +642,8 @@ class Memory:
 
     def remember(self, grove: Grove) -> None:
         """Keeps what is stored now, and when that was."""
-        said = "SELECT (to_jsonb(s) - 'geom' - 'digest' - 'city_id')::text FROM urban_inventory.asset_state s"
         with grove.database.transaction(read_only=True) as connection:
-            states = sorted(connection.execute(text(said)).scalars())
+            states = known_now(connection)
         self.known.append((database_clock(grove.database), states))
 
     def check(self, grove: Grove) -> None:
@@ -639,12 +653,29 @@ class Memory:
                 assert replayed(connection, recorded_at) == states
 
 
+_SAID = "track, class, listed, status, verified, review, probability, x, y, hits, survey_id, decision_id, misses"
+
+
+def known_now(connection: Connection) -> list[str]:
+    """Everything that is said now, as text."""
+    query = f"SELECT ROW({_SAID}, valid_from, valid_to)::text FROM urban_inventory.asset_state"
+    return sorted(connection.execute(text(query)).scalars())
+
+
 def replayed(connection: Connection, recorded_at: datetime) -> list[str]:
-    """The states that the history says were known at an instant, as JSON."""
+    """What the history says was known at an instant: said by then and not ended yet, each until the next."""
+    columns = f"city_id, {_SAID}, valid_from, change_id"
     query = text(
-        """
-        SELECT (array_agg(state))[1]::text FROM urban_inventory.history WHERE recorded_at <= :at
-        GROUP BY state_id HAVING sum(change) = 1
+        f"""
+        SELECT ROW({_SAID}, valid_from,
+            lead(valid_from) OVER (PARTITION BY track, minted_as ORDER BY valid_from))::text
+        FROM (
+            SELECT {columns}, minted_as, NULL::bigint AS ended_by FROM urban_inventory.asset_state
+            UNION ALL SELECT {columns}, minted_as, ended_by FROM urban_inventory.history
+        ) s
+        JOIN urban_inventory.change c ON c.city_id = s.city_id AND c.id = s.change_id
+        LEFT JOIN urban_inventory.change e ON e.city_id = s.city_id AND e.id = s.ended_by
+        WHERE c.recorded_at <= :at AND (e.id IS NULL OR e.recorded_at > :at)
         """
     )
     return sorted(connection.execute(query, {"at": recorded_at}).scalars())
