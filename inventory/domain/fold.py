@@ -330,10 +330,11 @@ class _Folding:
         return heirs
 
     def _another_tree(self, pairs: Pairs, tracks: Integers, hits: Hits) -> NDArray[np.bool_]:
-        """Where something gone stood, a crown less than half as wide is a new tree (R9)."""
+        """Where something gone stood, a crown less than half as wide is new; where it was felled, any is (R9)."""
         of_track = tracks[pairs.second]
         gone = self.t["status"][of_track] == GONE
-        return np.asarray(gone & (hits.things.crown_m[pairs.first] < self.t.crown_m(of_track) / 2))
+        smaller = hits.things.crown_m[pairs.first] < self.t.crown_m(of_track) / 2
+        return np.asarray((gone & smaller) | self.t["felled"][of_track])
 
     def _missed(self, hits: Hits, partner: Integers, ground: shapely.Geometry) -> Integers:
         """Tracks whose whole gate was looked at and that nothing, not even a scene without say, saw."""
@@ -351,11 +352,16 @@ class _Folding:
         t["probability"][track] = self._updated(track, look, hit=True)
         error = t["error_m"][track].astype(np.float64)
         weight = error**2 / (error**2 + things.error_m[row] ** 2)
-        fixed = t["verified"][track] & (error <= _DECIDED_ERROR_M)
-        weight = np.where(fixed, 0.0, weight)
-        for name in ("x", "y", "width_m", "height_m"):
+        # Where a person put it, it stays; its size may be seen better.
+        for name, share in {
+            "x": ~t["placed"][track],
+            "y": ~t["placed"][track],
+            "width_m": 1,
+            "height_m": 1,
+        }.items():
             known = t[name][track].astype(np.float64)
-            t[name][track] = known + weight * (getattr(things, name)[row] - known)
+            t[name][track] = known + share * weight * (getattr(things, name)[row] - known)
+        weight = np.where(t["placed"][track], 0.0, weight)
         t["error_m"][track] = np.maximum(error * np.sqrt(1 - weight), _LEAST_ERROR_M)
         t["hits"][track] += 1
         t["misses"][track] = 0
@@ -414,7 +420,7 @@ class _Folding:
 
     def _replaced(self, x: Floats, y: Floats) -> Integers:
         """Key of the gone track at whose place each new one stands (R9)."""
-        gone = np.flatnonzero((self.t["status"] == GONE) & self._known())
+        gone = np.flatnonzero(((self.t["status"] == GONE) | self.t["felled"]) & self._known())
         replaced = np.full(len(x), NO_TRACK, np.int64)
         one_metre = np.ones(len(x))
         spots = Positions(x=x, y=y, error_m=one_metre, crown_m=one_metre)
@@ -459,8 +465,9 @@ class _Folding:
         self._open[rows] = True
         merged = np.flatnonzero(self._open & (t["merged_into"] != NO_TRACK))
         t["listed"][merged] = False
-        undecided = ~t["verified"][rows] & (t["status"][rows] != REJECTED) & (t["look"][rows] >= 0)
-        t["listed"][rows] = t["verified"][rows] & (t["status"][rows] != REJECTED)
+        rejected = (t["status"][rows] == REJECTED) | t["felled"][rows]
+        undecided = ~t["verified"][rows] & ~rejected & (t["look"][rows] >= 0)
+        t["listed"][rows] = t["verified"][rows] & ~rejected
         rows, group = rows[undecided], group[undecided]
         t["listed"][rows] = existence.choose_listed(
             group,
@@ -585,6 +592,7 @@ class _Folding:
             x=decision.x,
             y=decision.y,
             error_m=_DECIDED_ERROR_M,
+            placed=True,
             width_m=crown,
             height_m=crown,
             first_seen=decision.at,
@@ -594,20 +602,24 @@ class _Folding:
 
     def _verify(self, track: int, decision: Decision) -> None:
         t = self.t
-        t["verified"][track], t["review"][track] = True, False
+        t["verified"][track], t["review"][track], t["felled"][track] = True, False, False
         t["status"][track], t["misses"][track], t["first_missed"][track] = PRESENT, 0, NEVER
         t["last_seen"][track] = decision.at
         t["probability"][track] = existence.PROBABILITY_RANGE[1]
 
     def _reject(self, track: int, decision: Decision) -> None:
+        """Of something just seen: it never was there. Of something missed since: it was, and no longer is (R9)."""
         t = self.t
-        t["verified"][track], t["review"][track], t["status"][track] = False, False, REJECTED
+        t["verified"][track], t["review"][track] = False, False
+        t["felled"][track] = t["misses"][track] > 0
+        if t["status"][track] != GONE:
+            t["status"][track] = REJECTED
         t["probability"][track] = existence.PROBABILITY_RANGE[0]
 
     def _move(self, track: int, decision: Decision) -> None:
         t = self.t
         t["x"][track], t["y"][track] = decision.details["x"], decision.details["y"]
-        t["error_m"][track] = _DECIDED_ERROR_M
+        t["error_m"][track], t["placed"][track] = _DECIDED_ERROR_M, True
 
     def _reclassify(self, track: int, decision: Decision) -> None:
         name = str(decision.details["class"])

@@ -227,7 +227,7 @@ class _Graph:
     def _near(self, spots: Positions, offset: int, table: Tracks, there: Mask) -> tuple[Integers, Integers]:
         rows = np.flatnonzero(there)
         known = table.positions(rows)
-        gone = table["status"][rows] == GONE
+        gone = (table["status"][rows] == GONE) | table["felled"][rows]
         known = Positions(
             x=known.x, y=known.y, error_m=np.where(gone, 2.0, known.error_m), crown_m=known.crown_m
         )

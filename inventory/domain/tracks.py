@@ -40,6 +40,8 @@ COLUMNS: dict[str, tuple[Any, Any]] = {
     "status": (np.int64, PRESENT),
     "verified": (np.bool_, False),
     "review": (np.bool_, False),
+    "placed": (np.bool_, False),  # a person said where it is
+    "felled": (np.bool_, False),  # a person said that it is gone
     "merged_into": (np.int64, NO_TRACK),
     "replaces": (np.int64, NO_TRACK),
     "observation_id": (np.int64, -1),

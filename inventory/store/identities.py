@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy import Connection, text, update
 
-from inventory.domain.evidence import Integers, to_micros
+from inventory.domain.evidence import Integers
 from inventory.domain.fold import Folded
 from inventory.domain.identity import Anchored, Lookup, name_tracks
 from inventory.domain.places import City
@@ -60,6 +60,9 @@ _REANCHOR = text(
         SELECT c.id, coalesce(
             (SELECT r.id FROM urban_inventory.observation r JOIN evidence e ON e.id = r.survey_id
              WHERE r.city_id = :city AND r.id = c.root_observation),
+            -- Once moved an anchor stays, whoever's track holds it meanwhile, until the root is back.
+            (SELECT r.id FROM urban_inventory.observation r JOIN evidence e ON e.id = r.survey_id
+             WHERE r.city_id = :city AND r.id = c.anchor),
             (SELECT h.observation_id FROM urban_inventory.asset_hit h
              JOIN urban_inventory.observation r ON r.city_id = h.city_id AND r.id = h.observation_id
              JOIN evidence e ON e.id = r.survey_id
@@ -99,8 +102,9 @@ _OF_DECISIONS = text(
 )
 _OF_TRACKS = text(
     """
-    SELECT a.id, coalesce(a.alias_of, a.id) AS carrier, a.anchor
+    SELECT a.id, coalesce(h.asset_id, a.alias_of, a.id) AS carrier, a.anchor
     FROM urban_inventory.asset a
+    LEFT JOIN urban_inventory.asset_hit h ON h.city_id = a.city_id AND h.observation_id = a.anchor
     JOIN urban_inventory.observation o ON o.city_id = a.city_id AND o.id = a.anchor
     JOIN urban_inventory.survey_class k
         ON k.survey_id = o.survey_id AND k.class = a.class AND k.in_force AND k.adequate
@@ -171,7 +175,9 @@ def _from_before(
     nothing = np.empty(0, np.int64)
     if not len(stored["track"]):
         return nothing, nothing, True
-    row = Lookup(folded.tracks["key"], np.where(folded.told, np.arange(len(folded.told)), -1))(stored["track"])
+    row = Lookup(folded.tracks["key"], np.where(folded.told, np.arange(len(folded.told)), -1))(
+        stored["track"]
+    )
     mine = np.flatnonzero(row >= 0)
     ids, rows = stored["asset_id"][mine], row[mine]
     if (stored["valid_from"] < since).all():
@@ -291,13 +297,21 @@ def _note_aliases(
     folded: Folded,
     asset_of_track: Integers,
 ) -> None:
-    heirs = folded.tracks["merged_into"]
-    for track in np.flatnonzero((heirs >= 0) & folded.told & folded.stands).tolist():
-        aliases[int(asset_of_track[track])] = int(asset_of_track[heirs[track]])
+    heirs = folded.tracks["merged_into"].copy()
+    for _ in range(len(heirs)):
+        further = np.where(heirs >= 0, heirs[np.maximum(heirs, 0)], -1)
+        if (further < 0).all():
+            break
+        heirs = np.where(further >= 0, further, heirs)
+    merged = np.flatnonzero((heirs >= 0) & folded.told & folded.stands)
+    aliases = {
+        **aliases,
+        **dict(zip(asset_of_track[merged].tolist(), asset_of_track[heirs[merged]].tolist(), strict=True)),
+    }
     if aliases:
-        connection.execute(
-            _ALIAS, {"city": city.id, "aliases": list(aliases), "carried": list(aliases.values())}
-        )
+        told = {"city": city.id, "aliases": list(aliases), "carried": list(aliases.values())}
+        connection.execute(_ALIAS, told)
+        connection.execute(_ALIAS_OF_ALIAS, told)
 
 
 _ALIAS = text(
@@ -305,6 +319,15 @@ _ALIAS = text(
     UPDATE urban_inventory.asset a SET alias_of = said.carried
     FROM unnest(CAST(:aliases AS bigint[]), CAST(:carried AS bigint[])) AS said(alias, carried)
     WHERE a.city_id = :city AND a.id = said.alias AND a.alias_of IS DISTINCT FROM said.carried
+    """
+)
+
+# An alias leads to the id that carries the track, never to another alias.
+_ALIAS_OF_ALIAS = text(
+    """
+    UPDATE urban_inventory.asset a SET alias_of = c.alias_of FROM urban_inventory.asset c
+    WHERE a.city_id = :city AND a.alias_of = ANY(CAST(:aliases AS bigint[]))
+        AND c.city_id = :city AND c.id = a.alias_of AND c.alias_of IS NOT NULL AND c.alias_of <> a.id
     """
 )
 

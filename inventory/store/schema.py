@@ -413,6 +413,8 @@ def _state_columns(*, commented: bool = False) -> list[Column[Any]]:
         Column("cell", BigInteger, nullable=False, comment="square kilometre of (x, y)"),
         Column("look", BigInteger, comment="campaign: the newest adequate look at its ground"),
         Column("hit", Boolean, nullable=False, comment="whether that look saw it"),
+        Column("placed", Boolean, nullable=False, comment="a person said where it is (R11)"),
+        Column("felled", Boolean, nullable=False, comment="a person said that it is gone (R9)"),
         Column("misses", SmallInteger, nullable=False, comment="adequate misses since the last hit"),
         Column("model", BigInteger, comment="number of the model that last saw it"),
         Column("content", BigInteger, nullable=False, comment="hash of the newest hit"),

@@ -55,7 +55,7 @@ _READ = f"""
     SELECT s.id, coalesce(s.asset_id, -1), s.digest, s.track, {", ".join(f"s.{name}" for name in _TIMES)},
         s.x, s.y, s.cell, s.error_m, s.width_m, s.height_m, s.score, s.content, s.probability, s.hits, s.misses,
         coalesce(s.look, -1), s.hit,
-        array_position(ARRAY['{"', '".join(STATUSES)}'], s.status) - 1, s.verified, s.review,
+        array_position(ARRAY['{"', '".join(STATUSES)}'], s.status) - 1, s.verified, s.review, s.placed, s.felled,
         coalesce(s.merged_into, {NO_TRACK}), coalesce(s.replaces, {NO_TRACK}), coalesce(s.observation_id, -1),
         coalesce(s.survey_id, -1), coalesce(s.decision_id, -1), coalesce(s.model, -1), s.listed,
         s.class = s.minted_as AND s.details IS NULL
@@ -77,7 +77,7 @@ _KINDS: dict[str, pa.DataType] = {
     **dict.fromkeys(("hits", "misses", "look"), pa.int64()),
     "hit": pa.bool_(),
     "status": pa.int64(),
-    **dict.fromkeys(("verified", "review"), pa.bool_()),
+    **dict.fromkeys(("verified", "review", "placed", "felled"), pa.bool_()),
     **dict.fromkeys(
         ("merged_into", "replaces", "observation_id", "survey_id", "decision", "model"), pa.int64()
     ),

@@ -211,10 +211,6 @@ def test_r7_no_id_is_given_to_another_tree(city: Grove) -> None:
     assert assets(city)[150, 100].public_id != before
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="an id anchored by links loses them when another id's track takes the observation meanwhile",
-)
 def test_r7_withdraw_and_restore_give_back_ids_whose_root_is_withdrawn(city: Grove) -> None:
     # The id of (104, 100) is rooted in a withdrawn look. While the look of 2022, which pulls the other tree
     # away, is out as well, its last observation belongs to the other tree.
@@ -230,7 +226,6 @@ def test_r7_withdraw_and_restore_give_back_ids_whose_root_is_withdrawn(city: Gro
     assert {place: row.public_id for place, row in assets(city).items()} == before
 
 
-@pytest.mark.xfail(strict=True, reason="an alias leads one step on, to an id that is an alias itself")
 def test_r7_an_alias_leads_to_the_id_that_carries_the_track(city: Grove) -> None:
     near, next_to_it = (107.0, 100.0), (114.0, 100.0)
     look(city, "2021-05-01", A)
@@ -257,7 +252,6 @@ def alias_of(city: Grove, public: str) -> str | None:
 # --- R9: absence -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="no decision confirms a felling yet: what is rejected stays rejected")
 def test_r9_where_a_person_confirmed_the_felling_a_new_hit_is_a_new_tree_that_replaces_it(
     city: Grove,
 ) -> None:
@@ -400,7 +394,6 @@ def test_r11_a_move_holds_against_later_hits_beside_it(city: Grove) -> None:
     assert assets(city)[102, 101].public_id == asset
 
 
-@pytest.mark.xfail(strict=True, reason="a move without a verification is pulled back by the next look")
 def test_r11_a_move_alone_holds_against_later_hits_beside_it(city: Grove) -> None:
     look(city, "2021-05-01", A, B)
     asset = assets(city)[100, 100].public_id
@@ -451,6 +444,17 @@ def test_r13_a_count_names_its_oldest_and_newest_look(city: Grove) -> None:
     row = total(city)
     assert (row.oldest_look, row.newest_look) == (date(2021, 5, 1), date(2023, 5, 1))
     assert total(city, "2020-01-01").count is None
+
+
+def test_r13_a_drawn_polygon_is_covered_when_its_count_is(city: Grove) -> None:
+    look(city, "2021-05-01", A, campaign="spring")
+    second = look(city, "2021-05-09", A, campaign="spring")
+    withdraw(city, second.survey)
+    west, north = place_lon_lat((50.0, 50.0)), place_lon_lat((150.0, 150.0))
+    (row,) = count(
+        city.database, CODE, classes=["tree"], polygon=shapely.box(*west, *north), as_of=date(2021, 5, 2)
+    )
+    assert (row.count, row.coverage) == (1, pytest.approx(1.0, abs=1e-3))
 
 
 # --- R14, R15: history and attribution -------------------------------------------------------------------

@@ -105,7 +105,8 @@ class CityMaker:
             "survey_id": self.survey_id, "valid_from": valid_from, "valid_to": valid_to, "listed": listed,
             "status": status, "verified": False, "review": False, "probability": 0.9, "hits": 1,
             "first_seen": valid_from, "last_seen": valid_from, "digest": first,
-            "minted_as": class_, "cell": 0, "hit": True, "misses": 0, "content": 0,
+            "minted_as": class_, "cell": 0, "hit": True, "placed": False, "felled": False,
+            "misses": 0, "content": 0,
         }  # fmt: skip
         rows = self._insert_many(
             schema.asset_state,

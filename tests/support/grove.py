@@ -456,7 +456,9 @@ def fresh_states(connection: Connection, city: City, taxonomy: Taxonomy) -> list
     """What a fold of all evidence from nothing says, in the form of ``stored_states``; stores nothing."""
     found: list[State] = []
     for asset_class in taxonomy.classes.values():
-        folded = fold(_all_evidence(connection, city, asset_class), static=asset_class.kind is ClassKind.STATIC)
+        folded = fold(
+            _all_evidence(connection, city, asset_class), static=asset_class.kind is ClassKind.STATIC
+        )
         columns = folded.states
         names = np.array(folded.classes, object)[columns["class_code"].astype(int)]
         # As text: the table keeps single precision, and gives out the shortest digits that mean it.
@@ -653,7 +655,9 @@ class Memory:
                 assert replayed(connection, recorded_at) == states
 
 
-_SAID = "track, class, listed, status, verified, review, probability, x, y, hits, survey_id, decision_id, misses"
+_SAID = (
+    "track, class, listed, status, verified, review, probability, x, y, hits, survey_id, decision_id, misses"
+)
 
 
 def known_now(connection: Connection) -> list[str]:

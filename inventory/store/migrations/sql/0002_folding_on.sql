@@ -114,7 +114,8 @@ SELECT DISTINCT city_id, recorded_at, cause, cause_id, author FROM urban_invento
 
 ALTER TABLE urban_inventory.asset_state ADD COLUMN change_id BIGINT, ADD COLUMN track BIGINT,
     ADD COLUMN minted_as TEXT, ADD COLUMN cell BIGINT, ADD COLUMN look BIGINT,
-    ADD COLUMN hit BOOLEAN DEFAULT false NOT NULL, ADD COLUMN misses SMALLINT DEFAULT 0 NOT NULL,
+    ADD COLUMN hit BOOLEAN DEFAULT false NOT NULL, ADD COLUMN placed BOOLEAN DEFAULT false NOT NULL,
+    ADD COLUMN felled BOOLEAN DEFAULT false NOT NULL, ADD COLUMN misses SMALLINT DEFAULT 0 NOT NULL,
     ADD COLUMN model BIGINT, ADD COLUMN content BIGINT DEFAULT 0 NOT NULL, ADD COLUMN merged_into BIGINT,
     ADD COLUMN replaces BIGINT;
 
@@ -133,7 +134,8 @@ UPDATE urban_inventory.asset_state s SET
     cell = floor(s.x / 1000)::bigint * 4294967296 + floor(s.y / 1000)::bigint;
 
 ALTER TABLE urban_inventory.asset_state ALTER COLUMN track SET NOT NULL, ALTER COLUMN minted_as SET NOT NULL,
-    ALTER COLUMN cell SET NOT NULL, ALTER COLUMN hit DROP DEFAULT, ALTER COLUMN misses DROP DEFAULT,
+    ALTER COLUMN cell SET NOT NULL, ALTER COLUMN hit DROP DEFAULT, ALTER COLUMN placed DROP DEFAULT,
+    ALTER COLUMN felled DROP DEFAULT, ALTER COLUMN misses DROP DEFAULT,
     ALTER COLUMN content DROP DEFAULT;
 
 DROP INDEX urban_inventory.asset_state_class_idx;
@@ -142,6 +144,7 @@ CREATE INDEX asset_state_cell_idx ON urban_inventory.asset_state (minted_as, cel
 
 ALTER TABLE urban_inventory.staging_state ADD COLUMN track BIGINT NOT NULL, ADD COLUMN minted_as TEXT NOT NULL,
     ADD COLUMN cell BIGINT NOT NULL, ADD COLUMN look BIGINT, ADD COLUMN hit BOOLEAN NOT NULL,
+    ADD COLUMN placed BOOLEAN NOT NULL, ADD COLUMN felled BOOLEAN NOT NULL,
     ADD COLUMN misses SMALLINT NOT NULL, ADD COLUMN model BIGINT, ADD COLUMN content BIGINT NOT NULL,
     ADD COLUMN merged_into BIGINT, ADD COLUMN replaces BIGINT;
 
@@ -168,6 +171,10 @@ COMMENT ON COLUMN urban_inventory.asset_state.cell IS 'square kilometre of (x, y
 COMMENT ON COLUMN urban_inventory.asset_state.look IS 'campaign: the newest adequate look at its ground';
 
 COMMENT ON COLUMN urban_inventory.asset_state.hit IS 'whether that look saw it';
+
+COMMENT ON COLUMN urban_inventory.asset_state.placed IS 'a person said where it is (R11)';
+
+COMMENT ON COLUMN urban_inventory.asset_state.felled IS 'a person said that it is gone (R9)';
 
 COMMENT ON COLUMN urban_inventory.asset_state.misses IS 'adequate misses since the last hit';
 
@@ -221,6 +228,8 @@ CREATE TABLE urban_inventory.history (
     cell BIGINT NOT NULL,
     look BIGINT,
     hit BOOLEAN NOT NULL,
+    placed BOOLEAN NOT NULL,
+    felled BOOLEAN NOT NULL,
     misses SMALLINT NOT NULL,
     model BIGINT,
     content BIGINT NOT NULL,
@@ -257,13 +266,13 @@ END $$;
 INSERT INTO urban_inventory.history (
     city_id, id, asset_id, observation_id, decision_id, survey_id, class, valid_from, valid_to, listed, status,
     verified, review, probability, geom, x, y, error_m, width_m, height_m, score, hits, first_seen, last_seen,
-    first_missed, details, digest, track, minted_as, cell, hit, misses, content, ended_by)
+    first_missed, details, digest, track, minted_as, cell, hit, placed, felled, misses, content, ended_by)
 SELECT DISTINCT ON (h.city_id, h.state_id) h.city_id, h.state_id, p.asset_id, p.observation_id, p.decision_id, p.survey_id, p.class, p.valid_from, p.valid_to, p.listed, p.status,
     p.verified, p.review, p.probability,
     ST_Transform(ST_SetSRID(ST_MakePoint(p.x, p.y), substring(m.metric_crs from '[0-9]+')::integer), 4326),
     p.x, p.y, p.error_m, p.width_m, p.height_m, p.score, p.hits, p.first_seen, p.last_seen,
     p.first_missed, p.details, 0, coalesce(p.observation_id, 0), p.class,
-    floor(p.x / 1000)::bigint * 4294967296 + floor(p.y / 1000)::bigint, false, 0, 0, c.id
+    floor(p.x / 1000)::bigint * 4294967296 + floor(p.y / 1000)::bigint, false, false, false, 0, 0, c.id
 FROM urban_inventory.history_by_line h
 JOIN urban_inventory.city m ON m.id = h.city_id
 JOIN urban_inventory.change c ON c.city_id = h.city_id AND c.recorded_at = h.recorded_at
