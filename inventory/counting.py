@@ -174,8 +174,8 @@ class _Counting:
             if seen:
                 covered = Covered(
                     share=self._share(polygon, [look.surveyed for look in seen]),
-                    oldest_look=seen[0].taken_at,
-                    newest_look=seen[-1].taken_at,
+                    oldest_look=seen[0].at,
+                    newest_look=seen[-1].at,
                     models=tuple(sorted({look.model_sha256 for look in seen})),
                 )
             rows.append(self._row(None, None, name, counted.get(name), covered))

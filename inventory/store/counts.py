@@ -65,17 +65,12 @@ _IN_POLYGON = text(
 
 _LOOKS = text(
     """
-    SELECT k.class, s.taken_at, v.model_sha256, ST_AsBinary(v.surveyed) AS surveyed
+    SELECT k.class, k.folded_at AS at, v.model_sha256, ST_AsBinary(v.surveyed) AS surveyed
     FROM urban_inventory.survey v
     JOIN urban_inventory.survey_class k ON k.survey_id = v.id
-    JOIN urban_inventory.scene s ON s.id = v.scene_id
-    JOIN LATERAL (
-        SELECT max(o.taken_at) AS at FROM urban_inventory.scene o
-        WHERE o.campaign_id = s.campaign_id AND o.superseded_by IS NULL AND o.purged_at IS NULL
-    ) c ON c.at <= :as_of
-    WHERE v.city_id = :city AND k.in_force AND k.adequate AND k.class = ANY(CAST(:classes AS text[]))
+    WHERE v.city_id = :city AND k.folded_at <= :as_of AND k.class = ANY(CAST(:classes AS text[]))
         AND ST_Intersects(v.surveyed, ST_GeomFromEWKB(:polygon))
-    ORDER BY s.taken_at
+    ORDER BY k.folded_at
     """
 )
 
@@ -117,10 +112,10 @@ def counts_in_polygon(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LookAtPolygon:
-    """A survey in force that saw some of a polygon; ``surveyed`` is EPSG:4326."""
+    """A survey in force that saw some of a polygon, and its look's instant; ``surveyed`` is EPSG:4326."""
 
     class_name: str
-    taken_at: datetime
+    at: datetime
     model_sha256: str
     surveyed: shapely.Geometry
 
@@ -133,7 +128,7 @@ def looks_at_polygon(
     return [
         LookAtPolygon(
             class_name=row[0],
-            taken_at=row.taken_at,
+            at=row.at,
             model_sha256=row.model_sha256,
             surveyed=shapely.from_wkb(bytes(row.surveyed)),
         )

@@ -8,7 +8,6 @@ random examples of 40 steps each, and as many seeds of the walk.
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any

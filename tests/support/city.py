@@ -233,7 +233,11 @@ def make_city(
     for each in classes:
         connection.execute(
             insert(schema.survey_class).values(
-                survey_id=maker.survey_id, in_force=True, adequate=True, **{"class": each}
+                survey_id=maker.survey_id,
+                in_force=True,
+                adequate=True,
+                folded_at=FIRST_LOOK,
+                **{"class": each},
             )
         )
     return maker
