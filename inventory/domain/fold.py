@@ -83,8 +83,8 @@ class Folded:
     ``states`` are columns: ``track``, ``valid_from``, ``valid_to`` (microseconds, ``NEVER`` = until now) and what
     is said; ``class_code`` indexes ``classes`` and ``details`` indexes ``texts``. ``tracks`` holds the columns
     ``key``, ``root_observation``, ``root_decision``, and rows ``merged_into`` and ``replaces`` (−1: none);
-    ``told`` says which tracks' states are given here, the others' are as they were stored; ``stands`` which of
-    them there are now. ``hit_observation`` and ``hit_track`` say which observations tracks are made of, in order
+    ``told`` says which tracks' states are given here, the others' are as they were stored; ``decided`` which of
+    these were more than listed anew; ``stands`` which of them there are now. ``hit_observation`` and ``hit_track`` say which observations tracks are made of, in order
     of date, as far as they were decided anew: ``decided_observations`` are those, whether a track has them or not.
     """
 
@@ -94,6 +94,7 @@ class Folded:
     states: dict[str, NDArray[Any]]
     tracks: dict[str, NDArray[Any]]
     told: NDArray[np.bool_]
+    decided: NDArray[np.bool_]
     stands: NDArray[np.bool_]
     hit_observation: Integers
     hit_track: Integers
@@ -184,7 +185,7 @@ class _Folding:
         self.t, self._before, self._after, self._said = Tracks(), Tracks(), Tracks(), Tracks()
         nobody = np.empty(0, bool)
         self.here = self._was_here = self._dirty = nobody
-        self._open = self._told = self._is_said = self._was_listed = nobody
+        self._open = self._told = self._decided = self._is_said = self._was_listed = nobody
         self._left = np.empty(0, np.int64)
         self._said_from = np.empty(0, np.int64)
         self._written: list[dict[str, NDArray[Any]]] = []
@@ -201,7 +202,7 @@ class _Folding:
             table.set(rows, stored, standing)
         self.here[rows] = self._was_here[rows] = self._is_said[rows] = True
         self._said_from[rows] = stored["valid_from"][standing]
-        self._told[:] = self.touched.everything
+        self._told[:] = self._decided[:] = self.touched.everything
         later = np.flatnonzero(stored["valid_from"] >= since)
         self._later = later[np.argsort(stored["valid_from"][later], kind="stable")]
 
@@ -249,6 +250,7 @@ class _Folding:
                 self.decide(decision)
         opened = np.flatnonzero(self._open)
         self.t["cell"][opened] = cell_of(self.t["x"][opened], self.t["y"][opened])
+        self._decided |= self._open
         if self.static:
             self._list()
         self._told |= self._open
@@ -705,6 +707,7 @@ class _Folding:
                 "replaces": self.keys.rows(self.t["replaces"]),
             },
             told=self._told,
+            decided=self._decided,
             stands=self.here,
             hit_observation=_flat(self.hit_observation),
             hit_track=_flat(self.hit_track),
@@ -727,7 +730,16 @@ class _Folding:
         if n := len(self.keys.key) - known:
             for table in (self.t, self._before, self._after, self._said):
                 table.grow(n)
-            for name in ("here", "_was_here", "_dirty", "_open", "_told", "_is_said", "_was_listed"):
+            for name in (
+                "here",
+                "_was_here",
+                "_dirty",
+                "_open",
+                "_told",
+                "_decided",
+                "_is_said",
+                "_was_listed",
+            ):
                 setattr(self, name, np.concatenate([getattr(self, name), np.zeros(n, bool)]))
             self._said_from = np.concatenate([self._said_from, np.full(n, NEVER, np.int64)])
         return rows

@@ -108,7 +108,10 @@ _OF_TRACKS = text(
     JOIN urban_inventory.observation o ON o.city_id = a.city_id AND o.id = a.anchor
     JOIN urban_inventory.survey_class k
         ON k.survey_id = o.survey_id AND k.class = a.class AND k.in_force AND k.adequate
-    WHERE a.city_id = :city AND (a.id = ANY(CAST(:carried AS bigint[])) OR a.alias_of = ANY(CAST(:carried AS bigint[])))
+    WHERE a.city_id = :city AND a.id IN (
+        SELECT unnest(CAST(:carried AS bigint[]))
+        UNION SELECT b.id FROM urban_inventory.asset b
+        WHERE b.city_id = :city AND b.alias_of = ANY(CAST(:carried AS bigint[])))
     """
 )
 
@@ -129,6 +132,9 @@ def save_ids(
     named = name_tracks(len(folded.told), anchored)
     asset_of_track = named.asset_of_track
     stands = folded.told & folded.stands
+    relisted = np.flatnonzero(stands & ~folded.decided)
+    held = Lookup(before.columns["track"], before.columns["asset_id"])
+    asset_of_track[relisted] = held(folded.tracks["key"][relisted])
     fresh = np.flatnonzero(stands & (asset_of_track < 0))
     asset_of_track[fresh] = _mint(connection, city, class_name, folded, asset_of_track, fresh)
     asset_of_track[~stands] = -1
@@ -157,7 +163,7 @@ def _anchored(
         track = Lookup(hits, folded.hit_track)(_column([row.anchor for row in found]))
         ids = np.concatenate([ids, _column([row.id for row in found])[track >= 0]])
         rows = np.concatenate([rows, track[track >= 0]])
-    decided = np.flatnonzero((key < 0) & folded.told & folded.stands)
+    decided = np.flatnonzero((key < 0) & folded.decided & folded.stands)
     if len(decided):
         found = connection.execute(_OF_DECISIONS, {**parameters, "decisions": (-key[decided]).tolist()}).all()
         ids = np.concatenate([ids, _column([row.id for row in found])])
@@ -175,9 +181,8 @@ def _from_before(
     nothing = np.empty(0, np.int64)
     if not len(stored["track"]):
         return nothing, nothing, True
-    row = Lookup(folded.tracks["key"], np.where(folded.told, np.arange(len(folded.told)), -1))(
-        stored["track"]
-    )
+    decided = np.flatnonzero(folded.decided)
+    row = Lookup(folded.tracks["key"][decided], decided)(stored["track"])
     mine = np.flatnonzero(row >= 0)
     ids, rows = stored["asset_id"][mine], row[mine]
     if (stored["valid_from"] < since).all():
@@ -303,7 +308,7 @@ def _note_aliases(
         if (further < 0).all():
             break
         heirs = np.where(further >= 0, further, heirs)
-    merged = np.flatnonzero((heirs >= 0) & folded.told & folded.stands)
+    merged = np.flatnonzero((heirs >= 0) & folded.decided & folded.stands)
     aliases = {
         **aliases,
         **dict(zip(asset_of_track[merged].tolist(), asset_of_track[heirs[merged]].tolist(), strict=True)),

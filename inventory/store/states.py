@@ -1,4 +1,4 @@
-"""What the fold says, kept current: states, memberships, count deltas and history.
+"""What the fold says, kept current: states, and history of what is no longer said.
 
 Nothing here decides: ``replace_states`` compares what was stored with what was folded and changes only the
 difference, all of it by one change with its cause (R14). Everything happens in the caller's transaction,
@@ -6,7 +6,7 @@ under the city's writer lock.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,19 +20,19 @@ from sqlalchemy import Connection, func, insert, select, text
 
 from inventory.domain.evidence import NEVER, Integers, mix, to_micros
 from inventory.domain.fold import Folded
-from inventory.domain.places import AreaVersion, City, area_of_points, versions_by_level
+from inventory.domain.places import City
 from inventory.domain.tracks import COLUMNS, NO_TRACK, STATUSES, StoredStates
-from inventory.store import cities
+from inventory.store import cities, deltas, memberships
 from inventory.store.copy import copy_rows, instants, next_job, numbers, read_rows
+from inventory.store.deltas import Counting
+from inventory.store.memberships import add_members
 from inventory.store.schema import (
     asset_state,
     change,
     staging_end,
-    staging_membership,
     staging_state,
 )
 
-_COMPACT_ABOVE_DELTAS = 5_000
 _DEGREE_DIGITS = 7
 """A centimetre: the digits of our GeoJSON."""
 _ANALYZE_FROM_STATES = 500
@@ -274,16 +274,17 @@ def replace_states(
     if not (len(removed) or len(moved) or fresh.any()):
         return
     said_by = _record_change(connection, city, cause)
+    before_now = _counting(before, np.concatenate([removed, rows[moved]]))
     _end(
         connection,
         city,
         said_by,
-        ids=np.concatenate([stored["id"][removed], stored["id"][rows[moved]]]),
-        removed=np.arange(len(removed) + len(moved)) < len(removed),
-        valid_to=np.concatenate([np.full(len(removed), NEVER), columns["valid_to"][place[moved]]]),
+        before_now,
+        removed=len(removed),
+        valid_to=columns["valid_to"][place[moved]],
     )
     _add(connection, city, {name: column[fresh] for name, column in columns.items()}, digest[fresh], said_by)
-    _compact_deltas(connection, city)
+    deltas.compact(connection, city)
     if len(removed) + len(moved) + int(fresh.sum()) >= _ANALYZE_FROM_STATES:
         connection.execute(select(func.urban_inventory.city_analyze(city.id)))
 
@@ -305,53 +306,7 @@ def _record_change(connection: Connection, city: City, cause: Cause) -> int:
 
 
 _ENDED = "SELECT state_id FROM urban_inventory.staging_end WHERE job = :job"
-# Where a state begins does not depend on where it ends, so that moving an end moves one event. One that ends
-# before the area that holds it begins ends where it begins.
-_BEGINNINGS = """
-    SELECT e.area_version_id, s.class, greatest(s.valid_from, e.valid_from) AS at, 1 AS listed,
-           (s.verified AND NOT s.review)::int AS verified
-    FROM ({held}) e JOIN urban_inventory.asset_state s ON s.city_id = :city AND s.id = e.state_id
-    WHERE s.listed AND (e.valid_to IS NULL OR e.valid_to > s.valid_from)
-"""
-_ENDINGS = """
-    SELECT e.area_version_id, s.class,
-           greatest(least({until}, e.valid_to), s.valid_from, e.valid_from) AS at, -1 AS listed,
-           -(s.verified AND NOT s.review)::int AS verified
-    FROM ({held}) e JOIN urban_inventory.asset_state s ON s.city_id = :city AND s.id = e.state_id
-    {joined}
-    WHERE s.listed AND (e.valid_to IS NULL OR e.valid_to > s.valid_from)
-        AND ({until} IS NOT NULL OR e.valid_to IS NOT NULL)
-"""
-# The areas that hold each state, and the whole city (0) for all of its time.
-_HELD = """
-    SELECT m.area_version_id, m.state_id, m.valid_from, m.valid_to FROM urban_inventory.membership m
-    WHERE m.city_id = :city AND m.state_id IN ({which})
-    UNION ALL
-    SELECT 0, w.id, '-infinity', NULL FROM urban_inventory.asset_state w WHERE w.city_id = :city AND w.id IN ({which})
-"""
-
-
-def _deltas(events: str, sign: str = "") -> Any:
-    return text(
-        f"""
-        INSERT INTO urban_inventory.area_count_delta (city_id, area_version_id, class, at, listed, verified)
-        SELECT :city, area_version_id, class, at, {sign} sum(listed), {sign} sum(verified) FROM ({events}) events
-        GROUP BY area_version_id, class, at HAVING sum(listed) <> 0 OR sum(verified) <> 0
-        """
-    )
-
-
-def _events(which: str) -> str:
-    held = _HELD.format(which=which)
-    return f"{_BEGINNINGS.format(held=held)} UNION ALL {_ENDINGS.format(held=held, until='s.valid_to', joined='')}"
-
-
 _REMOVED = f"{_ENDED} AND removed"
-_MOVED = f"{_ENDED} AND NOT removed"
-_NEW_END = "JOIN urban_inventory.staging_end n ON n.job = :job AND n.state_id = s.id"
-_SUBTRACT = _deltas(_events(_REMOVED), "-")
-_SUBTRACT_ENDS = _deltas(_ENDINGS.format(held=_HELD.format(which=_MOVED), until="s.valid_to", joined=""), "-")
-_ADD_ENDS = _deltas(_ENDINGS.format(held=_HELD.format(which=_MOVED), until="n.valid_to", joined=_NEW_END))
 _KEEP_IN_HISTORY = text(
     f"""
     INSERT INTO urban_inventory.history ({", ".join(column.name for column in asset_state.c)}, ended_by)
@@ -372,37 +327,49 @@ _MOVE_ENDS = text(
 _CLEAR_ENDS = text("DELETE FROM urban_inventory.staging_end WHERE job = :job")
 
 
+def _counting(before: StoredStates, rows: Integers) -> Counting:
+    columns = before.columns
+    return Counting(
+        state_id=columns["id"][rows],
+        class_name=np.array(before.classes, object)[columns["class_code"][rows]],
+        valid_from=columns["valid_from"][rows],
+        valid_to=columns["valid_to"][rows],
+        listed=columns["listed"][rows],
+        verified=columns["verified"][rows] & ~columns["review"][rows],
+    )
+
+
 def _end(
-    connection: Connection,
-    city: City,
-    said_by: int,
-    *,
-    ids: Integers,
-    removed: NDArray[np.bool_],
-    valid_to: Integers,
+    connection: Connection, city: City, said_by: int, ended: Counting, *, removed: int, valid_to: Integers
 ) -> None:
-    """Takes states away, into history, and moves the end of others."""
-    if not len(ids):
+    """Takes the first so many states away, into history, and moves the end of the others."""
+    if not len(ended.state_id):
         return
+    goes = np.arange(len(ended.state_id)) < removed
+    members = deltas.load_members(connection, city, ended.state_id)
+    stays = ended.take(~goes)
+    deltas.append(connection, city, ended.take(goes), members, sign=-1)
+    deltas.append(connection, city, stays, members, sign=-1, ends_alone=True)
+    deltas.append(connection, city, replace(stays, valid_to=valid_to), members, sign=1, ends_alone=True)
     job = next_job(connection)
-    order = np.argsort(ids)
+    until = np.concatenate([np.full(removed, NEVER), valid_to])
+    order = np.argsort(ended.state_id)
     copy_rows(
         connection,
         staging_end,
         {
             "job": job,
-            "state_id": ids[order],
-            "removed": removed[order],
-            "valid_to": instants(valid_to[order]),
+            "state_id": ended.state_id[order],
+            "removed": goes[order],
+            "valid_to": instants(until[order]),
         },
     )
     parameters = {"city": city.id, "job": job, "change": said_by}
-    if removed.any():
-        for statement in (_SUBTRACT, _KEEP_IN_HISTORY, _DELETE_MEMBERSHIPS, _DELETE_STATES):
+    if goes.any():
+        for statement in (_KEEP_IN_HISTORY, _DELETE_MEMBERSHIPS, _DELETE_STATES):
             connection.execute(statement, parameters)
-    if not removed.all():
-        for statement in (_SUBTRACT_ENDS, _ADD_ENDS, _MOVE_ENDS):
-            connection.execute(statement, parameters)
+    if not goes.all():
+        connection.execute(_MOVE_ENDS, parameters)
     connection.execute(_CLEAR_ENDS, parameters)
 
 
@@ -414,16 +381,7 @@ _INSERT_STATES = text(
     FROM urban_inventory.staging_state WHERE job = :job ORDER BY cell, id
     """
 )
-_INSERT_MEMBERSHIPS = text(
-    """
-    INSERT INTO urban_inventory.membership (city_id, state_id, area_version_id, valid_from, valid_to)
-    SELECT :city, state_id, area_version_id, coalesce(valid_from, '-infinity'), valid_to
-    FROM urban_inventory.staging_membership WHERE job = :job
-    """
-)
-_ADD_DELTAS = _deltas(_events("SELECT id FROM urban_inventory.staging_state WHERE job = :job"))
 _CLEAR_STATES = text("DELETE FROM urban_inventory.staging_state WHERE job = :job")
-_CLEAR_MEMBERSHIPS = text("DELETE FROM urban_inventory.staging_membership WHERE job = :job")
 _NUMBERS = {
     "asset_id", "observation_id", "decision_id", "survey_id", "look", "model",
 }  # fmt: skip
@@ -459,9 +417,17 @@ def _add(connection: Connection, city: City, columns: dict[str, Any], digest: In
     copy_rows(connection, staging_state, rows)
     parameters = {"city": city.id, "job": job, "change": said_by}
     connection.execute(_INSERT_STATES, parameters)
-    _stage_memberships(connection, city, job, ids=ids, lon_lat=lon_lat)
-    for statement in (_INSERT_MEMBERSHIPS, _ADD_DELTAS, _CLEAR_STATES, _CLEAR_MEMBERSHIPS):
-        connection.execute(statement, parameters)
+    connection.execute(_CLEAR_STATES, parameters)
+    members = add_members(connection, city, ids, lon_lat)
+    added = Counting(
+        state_id=ids,
+        class_name=columns["class"],
+        valid_from=columns["valid_from"],
+        valid_to=columns["valid_to"],
+        listed=columns["listed"],
+        verified=columns["verified"] & ~columns["review"],
+    )
+    deltas.append(connection, city, added, members, sign=1)
 
 
 def _draw(connection: Connection, sequence: str, count: int) -> Integers:
@@ -475,108 +441,38 @@ def _draw(connection: Connection, sequence: str, count: int) -> Integers:
     )
 
 
-# --- memberships ---------------------------------------------------------------------------------------
+# --- areas -----------------------------------------------------------------------------------------------
+
+_COUNTED = """
+    SELECT s.id, s.class, s.valid_from, s.valid_to, s.listed, s.verified AND NOT s.review, ST_X(s.geom), ST_Y(s.geom)
+    FROM urban_inventory.asset_state s WHERE s.city_id = %(city)s
+"""
 
 
 def refresh_areas(connection: Connection, city_id: int) -> None:
     """Computes memberships and counts anew after areas changed; states stay as they are."""
     city = next(one for one in cities.list_cities(connection) if one.id == city_id)
-    parameters = {"city": city_id}
-    connection.execute(text("DELETE FROM urban_inventory.membership WHERE city_id = :city"), parameters)
-    connection.execute(text("DELETE FROM urban_inventory.area_count_delta WHERE city_id = :city"), parameters)
+    memberships.forget_all(connection, city)
+    deltas.forget_all(connection, city)
+    moment = pa.timestamp("us", tz="UTC")
     rows = read_rows(
         connection,
-        "SELECT id, ST_X(geom), ST_Y(geom) FROM urban_inventory.asset_state WHERE city_id = %(city)s",
-        parameters,
-        {"id": pa.int64(), "lon": pa.float64(), "lat": pa.float64()},
-    )
-    job = next_job(connection)
-    lon_lat = np.column_stack([rows["lon"], rows["lat"]])
-    _stage_memberships(connection, city, job, ids=rows["id"], lon_lat=lon_lat)
-    connection.execute(_INSERT_MEMBERSHIPS, {"job": job, **parameters})
-    connection.execute(_ALL_DELTAS, parameters)
-    connection.execute(_CLEAR_MEMBERSHIPS, {"job": job})
-
-
-_ALL_DELTAS = _deltas(_events("SELECT id FROM urban_inventory.asset_state WHERE city_id = :city"))
-
-
-def _stage_memberships(
-    connection: Connection, city: City, job: int, *, ids: Integers, lon_lat: NDArray[np.float64]
-) -> None:
-    """For every level, the areas that ever hold each position, and when (R12); whatever the states' time."""
-    zone = ZoneInfo(city.time_zone)
-    for versions in versions_by_level(cities.all_area_versions(connection, city.id)).values():
-        spans = _spans(versions, zone)
-        held = np.full(len(ids), -1, np.int64)
-        since = np.full(len(ids), -NEVER, np.int64)
-        for begin, _, in_force in spans:
-            owner = area_of_points(lon_lat, in_force)
-            numbers_ = np.array([version.id for version in in_force] or [-1], np.int64)
-            now = np.where(owner >= 0, numbers_[owner], -1)
-            ended = (held != now) & (held >= 0)
-            _copy_memberships(connection, job, ids[ended], held[ended], since[ended], begin)
-            since = np.where(held != now, begin, since)
-            held = now
-        _copy_memberships(connection, job, ids[held >= 0], held[held >= 0], since[held >= 0], NEVER)
-
-
-def _copy_memberships(
-    connection: Connection, job: int, ids: Integers, versions: Integers, begin: Integers, end: int
-) -> None:
-    copy_rows(
-        connection,
-        staging_membership,
+        _COUNTED,
+        {"city": city_id},
         {
-            "job": job,
-            "state_id": ids,
-            "area_version_id": versions,
-            "valid_from": pa.array(begin, type=pa.timestamp("us", tz="UTC"), mask=begin == -NEVER),
-            "valid_to": instants(np.full(len(ids), end)),
+            "state_id": pa.int64(),
+            "class_name": pa.string(),
+            "valid_from": moment,
+            "valid_to": moment,
+            "listed": pa.bool_(),
+            "verified": pa.bool_(),
+            "lon": pa.float64(),
+            "lat": pa.float64(),
         },
     )
-
-
-def _spans(versions: list[AreaVersion], zone: ZoneInfo) -> list[tuple[int, int, list[AreaVersion]]]:
-    """The times between changes of a level's areas, as microseconds, with the versions in force."""
-    days = sorted({day for version in versions for day in (version.valid_from, version.valid_to) if day})
-    starts: list[date | None] = [None, *days]
-    ends: list[date | None] = [*days, None]
-    return [
-        (
-            _midnight(begin, zone, -NEVER),
-            _midnight(end, zone, NEVER),
-            [version for version in versions if version.in_force(begin or date.min)],
-        )
-        for begin, end in zip(starts, ends, strict=True)
-    ]
-
-
-def _midnight(day: date | None, zone: ZoneInfo, unbounded: int) -> int:
-    return unbounded if day is None else to_micros(datetime.combine(day, time.min, zone))
-
-
-def _compact_deltas(connection: Connection, city: City) -> None:
-    """Sums up the deltas once they are many, in the same transaction: readers see either form whole."""
-    parameters = {"city": city.id}
-    deltas = connection.execute(
-        text("SELECT count(*) FROM urban_inventory.area_count_delta WHERE city_id = :city"), parameters
-    ).scalar_one()
-    if deltas <= _COMPACT_ABOVE_DELTAS:
-        return
-    connection.execute(
-        text(
-            """
-            WITH taken AS (
-                DELETE FROM urban_inventory.area_count_delta WHERE city_id = :city RETURNING *
-            )
-            INSERT INTO urban_inventory.area_count_delta (city_id, area_version_id, class, at, listed, verified)
-            SELECT :city, area_version_id, class, at, sum(listed), sum(verified) FROM taken
-            GROUP BY area_version_id, class, at HAVING sum(listed) <> 0 OR sum(verified) <> 0
-            """
-        ),
-        parameters,
-    )
+    lon_lat = np.column_stack([rows.pop("lon"), rows.pop("lat")])
+    members = add_members(connection, city, rows["state_id"], lon_lat)
+    deltas.append(connection, city, Counting(**rows), members, sign=1)
 
 
 def _instant(micros: int) -> datetime:
