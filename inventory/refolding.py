@@ -17,6 +17,7 @@ from inventory.domain.cells import (
     CELL_M,
     NO_CELLS,
     LookCells,
+    cell_of,
     cells_around,
     cells_touching,
     column_row,
@@ -84,6 +85,7 @@ class _Refolding:
         self._connection, self._city, self._class = connection, city, asset_class
         self._name = asset_class.name
         self._cause = cause
+        self._seen_whole: dict[int, Observations] = {}
 
     def run(self, surveys_changed: bool, *, from_nothing: bool) -> dict[int, SurveyTally]:
         """Compares, folds and stores; nothing at all happens where nothing changed."""
@@ -146,11 +148,11 @@ class _Refolding:
             looks, moved = outcome.looks, outcome.moved
         if from_nothing:
             return looks, _Changes(since=-NEVER, everything=True)
-        came = [
-            (look.at, scene.surveyed) for look in looks for scene in look.scenes if scene.survey_id in moved
-        ]
-        left = [(one.at, one.surveyed) for one in gone]
-        return looks, _Changes.of_ground([*came, *left], campaigns={one.campaign for one in gone})
+        came = [(look, scene) for look in looks for scene in look.scenes if scene.survey_id in moved]
+        return looks, _Changes.of_ground(
+            [*((look.at, scene.surveyed) for look, scene in came), *((one.at, one.surveyed) for one in gone)],
+            campaigns=frozenset({*(look.number for look, _ in came), *(one.campaign for one in gone)}),
+        )
 
     def _observations_of(self, survey_id: int, cells: Integers) -> Observations:
         found = evidence.load_observations(self._connection, self._city, self._name, [survey_id], cells)
@@ -167,8 +169,11 @@ class _Refolding:
         if changes.nothing:
             return known, changes
         touched = None if changes.everything else cells_touching(changes.ground, REACH_M)
+        if touched is not None and _is_nearly_all(touched, known):
+            # Read with what the fold will want in any case.
+            touched = None
         for look in looks:
-            if touched is not None and not shapely.intersects(changes.ground, _extent(look)):
+            if not changes.everything and look.number not in changes.campaigns:
                 continue
             before = known.get(look.number, NO_CELLS)
             now = self._look_cells(look, before, touched)
@@ -180,14 +185,8 @@ class _Refolding:
         return known, changes
 
     def _look_cells(self, look: Look, before: LookCells, touched: Integers | None) -> LookCells:
-        surveys_there = [scene.survey_id for scene in look.scenes]
-        if touched is None:
-            return look_cells(self._with_observations(look, None))
-        fresh = look_cells(self._with_observations(look, touched), touched)
-        return before.replaced(touched, fresh) if surveys_there else fresh
-
-    def _with_observations(self, look: Look, cells: Integers | None) -> Look:
-        return self._filled([look], cells)[0]
+        (seen,) = self._filled([look], touched)
+        return look_cells(seen) if touched is None else before.replaced(touched, look_cells(seen, touched))
 
     def _filled(self, looks: Sequence[Look], cells: Integers | None) -> list[Look]:
         """The looks with their observations in the cells; scenes that do not touch these are left out."""
@@ -202,8 +201,7 @@ class _Refolding:
                 )
                 for look in looks
             ]
-        wanted = [scene.survey_id for look in looks for scene in look.scenes]
-        seen = evidence.load_observations(self._connection, self._city, self._name, wanted, cells)
+        seen = self._observations({scene.survey_id for look in looks for scene in look.scenes}, cells)
         return [
             replace(
                 look,
@@ -214,6 +212,18 @@ class _Refolding:
             )
             for look in looks
         ]
+
+    def _observations(self, wanted: set[int], cells: Integers | None) -> dict[int, Observations]:
+        """What surveys saw; one that was read whole before is not read again."""
+        missing = wanted - set(self._seen_whole)
+        seen = evidence.load_observations(self._connection, self._city, self._name, missing, cells)
+        if cells is None:
+            self._seen_whole.update(seen)
+        for number in wanted - missing:
+            whole = self._seen_whole[number]
+            inside = np.ones(len(whole), bool) if cells is None else np.isin(cell_of(whole.x, whole.y), cells)
+            seen[number] = whole.take(inside)
+        return seen
 
     # --- folding ---------------------------------------------------------------------------------------
 
@@ -274,10 +284,7 @@ class _Refolding:
         region = _with_mates(np.unique(np.concatenate(near)), cells)
         if not changes.grounds:
             return region
-        known = [known_cells.cell for known_cells in cells.values()]
-        whole = np.unique(np.concatenate([*known, np.empty(0, np.int64)]))
-        covered = len(np.intersect1d(region, whole))
-        return None if covered >= _EVERYTHING_FROM_SHARE * len(whole) else region
+        return None if _is_nearly_all(region, cells) else region
 
     def _facts(self, looks: Sequence[Look], region: Integers | None, since: int) -> Evidence:
         """The evidence that bears on the region: looks from ``since`` on with what they saw."""
@@ -343,10 +350,14 @@ class _Changes:
 
     since: int = NEVER
     grounds: tuple[tuple[int, shapely.Geometry], ...] = ()
+    campaigns: frozenset[int] = frozenset()
+    """Looks of which scenes came, left or moved."""
     everything: bool = False
 
     @staticmethod
-    def of_ground(touched: Sequence[tuple[int, shapely.Geometry]], *, campaigns: set[int]) -> "_Changes":
+    def of_ground(
+        touched: Sequence[tuple[int, shapely.Geometry]], *, campaigns: frozenset[int]
+    ) -> "_Changes":
         """Looks that came, left or moved: from each instant on, the ground of all that did so then."""
         by_instant: dict[int, list[shapely.Geometry]] = {}
         for at, ground in touched:
@@ -356,7 +367,7 @@ class _Changes:
             (at, shapely.buffer(shapely.union_all(parts), REACH_M))
             for at, parts in sorted(by_instant.items())
         )
-        return _Changes(since=min(by_instant, default=NEVER), grounds=grounds)
+        return _Changes(since=min(by_instant, default=NEVER), grounds=grounds, campaigns=campaigns)
 
     @property
     def nothing(self) -> bool:
@@ -382,6 +393,11 @@ def _with_decisions(changes: _Changes, decisions: Sequence[Decision]) -> _Change
 def _spots(decision: Decision) -> list[tuple[float, float]]:
     second = [(float(decision.details["x"]), float(decision.details["y"]))] if "x" in decision.details else []
     return [(decision.x, decision.y), *second]
+
+
+def _is_nearly_all(some: Integers, cells: Mapping[int, LookCells]) -> bool:
+    whole = np.unique(np.concatenate([np.empty(0, np.int64), *(known.cell for known in cells.values())]))
+    return len(np.intersect1d(some, whole)) >= _EVERYTHING_FROM_SHARE * len(whole)
 
 
 def _with_mates(region: Integers, cells: Mapping[int, LookCells]) -> Integers:
