@@ -88,11 +88,14 @@ class _Comparing:
         self._sides = tuple(self._side(day) for day in (from_day, to_day))
         self._cards = counts.cards(connection, city, classes)
         self._static = changes.static_classes(connection)
+        self._ranks = {
+            version.area: version.level_rank for side in self._sides for version in side.versions.values()
+        }
 
     def city(self) -> list[ChangeRow]:
         """The city as a whole."""
         place = _Place(self._city.code, self._city.name, coverage.CITY, coverage.CITY)
-        return self._rows([place], {changes.ELSEWHERE: place}, {}, {})
+        return self._rows({None: place}, [])
 
     def areas(self, code: str) -> list[ChangeRow]:
         """The areas with a code, one of each level that has it on either date."""
@@ -122,55 +125,37 @@ class _Comparing:
 
     def _areas(self) -> list[Area]:
         """Areas of either date: top level first, by code."""
-        ranks = {
-            version.area: (version.level_rank, *version.area)
-            for side in self._sides
-            for version in side.versions.values()
-        }
-        return sorted(ranks, key=ranks.__getitem__)
+        return sorted(self._ranks, key=lambda area: (self._ranks[area], *area))
 
     def _of_level(self, areas: list[Area], *, outside: bool) -> list[ChangeRow]:
         was, now = self._sides
-        places, by_number = [], {}
-        for number, area in enumerate(areas):
+        places: dict[str | None, _Place] = {}
+        for area in areas:
             known = [side.versions[area] for side in (now, was) if area in side.versions]
             versions = [side.versions[area].id if area in side.versions else None for side in self._sides]
-            place = _Place(area.code, known[0].name, versions[0], versions[1])
-            places.append(place)
-            by_number[number] = place
+            places[area.code] = _Place(area.code, known[0].name, versions[0], versions[1])
         if outside:
-            rank = next(
-                side.versions[areas[0]] for side in self._sides if areas[0] in side.versions
-            ).level_rank
-            number = coverage.outside_of(rank)
-            places.append(_Place(OUTSIDE, OUTSIDE, number, number))
-            by_number[changes.ELSEWHERE] = places[-1]
-        numbered = [
-            {side.versions[area].id: number for number, area in enumerate(areas) if area in side.versions}
-            for side in self._sides
-        ]
-        return self._rows(places, by_number, numbered[0], numbered[1])
+            number = coverage.outside_of(self._ranks[areas[0]])
+            places[None] = _Place(OUTSIDE, OUTSIDE, number, number)
+        return self._rows(places, areas)
 
-    def _rows(
-        self,
-        places: list[_Place],
-        by_number: Mapping[int, _Place],
-        versions_from: dict[int, int],
-        versions_to: dict[int, int],
-    ) -> list[ChangeRow]:
+    def _rows(self, by_code: Mapping[str | None, _Place], areas: list[Area]) -> list[ChangeRow]:
+        """Rows of the places, by the code that their assets' areas have; None: in no area of those given."""
         was, now = self._sides
+        of_from, of_to = (
+            [side.versions[area].id for area in areas if area in side.versions] for side in self._sides
+        )
         flows = changes.flows_between(
             self._connection,
             self._city,
             first=was.at,
             second=now.at,
-            versions_from=versions_from,
-            versions_to=versions_to,
+            versions_from=of_from,
+            versions_to=of_to,
             classes=[name for name in self._classes if name in self._static],
         )
-        found = {
-            (by_number[place], name): flow for (place, name), flow in flows.items() if place in by_number
-        }
+        found = {(by_code[code], name): flow for (code, name), flow in flows.items() if code in by_code}
+        places = list(by_code.values())
         covered_from = self._covered([place.covered_from for place in places], was.at)
         covered_to = self._covered([place.covered_to for place in places], now.at)
         return [

@@ -114,11 +114,18 @@ def states_of(connection: Connection, city: City, asset_id: int) -> tuple[LifeSt
     )
 
 
-# A look is a campaign, in effect when the last of its scenes was taken (R4). Where the asset stood is asked as of each
-# look; looks before its first state are asked about the place where it was first seen.
+# Hits first, by the asset: a survey's observations may be a million. A look is a campaign, in effect when the last
+# of its scenes was taken (R4). Where the asset stood is asked as of each look; looks before its first state are asked
+# about the place where it was first seen.
 _LOOKS = text(
     """
-    WITH seen AS (
+    WITH hits AS MATERIALIZED (
+        SELECT DISTINCT ON (o.survey_id) o.survey_id, o.box_px, o.score
+        FROM urban_inventory.asset_hit l
+        JOIN urban_inventory.observation o ON o.city_id = l.city_id AND o.id = l.observation_id
+        WHERE l.city_id = :city AND l.asset_id = :asset AND o.class = :class
+        ORDER BY o.survey_id, o.score DESC
+    ), seen AS (
         SELECT v.id, v.public_id, v.scene_id, v.model, v.model_version, v.surveyed, i.public_id AS scene, i.path,
             i.taken_at, i.ground_resolution_m, i.width_px, i.height_px, i.georeference_hash, g.name AS campaign,
             o.name AS source, coalesce(i.licence, o.licence) AS licence,
@@ -137,12 +144,7 @@ _LOOKS = text(
         SELECT s.geom FROM urban_inventory.asset_state s WHERE s.city_id = :city AND s.asset_id = :asset
         ORDER BY s.valid_from <= w.at DESC, abs(extract(epoch FROM s.valid_from - w.at)) LIMIT 1
     ) place
-    LEFT JOIN LATERAL (
-        SELECT o.box_px, o.score FROM urban_inventory.observation o
-        JOIN urban_inventory.asset_hit l ON l.city_id = o.city_id AND l.observation_id = o.id
-        WHERE o.city_id = :city AND o.survey_id = w.id AND o.class = :class AND l.asset_id = :asset
-        ORDER BY o.score DESC LIMIT 1
-    ) h ON true
+    LEFT JOIN hits h ON h.survey_id = w.id
     WHERE h.box_px IS NOT NULL OR ST_Intersects(w.surveyed, place.geom)
     ORDER BY w.at, h.score DESC NULLS LAST, w.ground_resolution_m, w.scene
     """

@@ -49,6 +49,11 @@ _REVIEWS = text(
                 SELECT FROM urban_inventory.decision r WHERE r.city_id = b.city_id AND r.retracts = b.id)
         ORDER BY b.at DESC, b.id DESC LIMIT 1
     ) d ON true
+    CROSS JOIN LATERAL (
+        SELECT coalesce(array_agg(o.survey_id), '{}') AS surveys FROM urban_inventory.asset_hit l
+        JOIN urban_inventory.observation o ON o.city_id = l.city_id AND o.id = l.observation_id
+        WHERE l.city_id = s.city_id AND l.asset_id = s.asset_id
+    ) hit
     LEFT JOIN LATERAL (
         SELECT jsonb_agg(jsonb_build_array(v.public_id, i.public_id, v.model || '@' || v.model_version, i.taken_at)
             ORDER BY i.taken_at, v.id) AS surveys
@@ -56,10 +61,7 @@ _REVIEWS = text(
         JOIN urban_inventory.survey_class k ON k.survey_id = v.id AND k.class = a.class AND k.in_force AND k.adequate
         JOIN urban_inventory.scene i ON i.id = v.scene_id
         WHERE v.city_id = s.city_id AND ST_Intersects(v.surveyed, s.geom) AND i.taken_at > s.last_seen
-            AND NOT EXISTS (
-                SELECT FROM urban_inventory.observation o
-                JOIN urban_inventory.asset_hit h ON h.city_id = o.city_id AND h.observation_id = o.id
-                WHERE o.city_id = v.city_id AND o.survey_id = v.id AND h.asset_id = s.asset_id)
+            AND v.id <> ALL(hit.surveys)
     ) m ON true
     WHERE s.city_id = :city AND s.review AND s.valid_to IS NULL
         AND (CAST(:classes AS text[]) IS NULL OR s.class = ANY(CAST(:classes AS text[])))
