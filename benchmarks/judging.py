@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from benchmarks.cities import Flown
 from inventory.domain.evidence import Integers
-from inventory.domain.fold import GONE, Folded
+from inventory.domain.fold import Folded
+from inventory.domain.tracks import GONE
 
 _NOTHING = -1
 

@@ -42,7 +42,7 @@ def squares(cell: Integers) -> NDArray[np.object_]:
 
 def cells_touching(ground: shapely.Geometry, reach_m: float = 0.0) -> Integers:
     """The cells within reach of a piece of ground, in order of number."""
-    if ground.is_empty:
+    if shapely.is_empty(ground):
         return np.empty(0, np.int64)
     parts = shapely.get_parts(ground)
     found = [_within(part, reach_m) for part in parts]
@@ -50,7 +50,7 @@ def cells_touching(ground: shapely.Geometry, reach_m: float = 0.0) -> Integers:
 
 
 def _within(part: shapely.Geometry, reach_m: float) -> Integers:
-    west, south, east, north = part.bounds
+    west, south, east, north = shapely.bounds(part).tolist()
     columns = np.arange(np.floor((west - reach_m) / CELL_M), np.floor((east + reach_m) / CELL_M) + 1)
     rows = np.arange(np.floor((south - reach_m) / CELL_M), np.floor((north + reach_m) / CELL_M) + 1)
     column, row = np.meshgrid(columns.astype(np.int64), rows.astype(np.int64))
@@ -58,7 +58,7 @@ def _within(part: shapely.Geometry, reach_m: float) -> Integers:
     if len(cell) == 1:
         return cell
     shapely.prepare(part)
-    near = shapely.dwithin(squares(cell), part, reach_m)  # type: ignore[call-overload]  # stubs: many against one
+    near = shapely.dwithin(squares(cell), part, reach_m)
     return cell[np.asarray(near)]
 
 
@@ -139,7 +139,7 @@ class Groups:
     def mates(self, cells: Integers) -> Integers:
         """All cells of the groups that the given cells belong to."""
         inside = np.isin(self.cell, cells)
-        return self.cell[np.isin(self.group, self.group[inside])]
+        return np.asarray(self.cell[np.isin(self.group, self.group[inside])])
 
     def changed_from(self, before: "Groups") -> Integers:
         """Cells whose group or density is another than before, or that one of the two does not know."""
@@ -148,4 +148,4 @@ class Groups:
 
 def _differing(one: Groups, other: Groups) -> Integers:
     group, density = other.of(one.cell)
-    return one.cell[(group != one.group) | (density != one.hits_per_m2)]
+    return np.asarray(one.cell[(group != one.group) | (density != one.hits_per_m2)])

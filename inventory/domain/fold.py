@@ -82,10 +82,12 @@ class Folded:
 
     ``states`` are columns: ``track``, ``valid_from``, ``valid_to`` (microseconds, ``NEVER`` = until now) and what
     is said; ``class_code`` indexes ``classes`` and ``details`` indexes ``texts``. ``tracks`` holds the columns
-    ``key``, ``root_observation``, ``root_decision``, and rows ``merged_into`` and ``replaces`` (−1: none);
+    ``key``, ``root_observation``, ``root_decision``, and rows ``merged_into`` and ``replaces`` (−1: none).
+
     ``told`` says which tracks' states are given here, the others' are as they were stored; ``decided`` which of
-    these were more than listed anew; ``stands`` which of them there are now. ``hit_observation`` and ``hit_track`` say which observations tracks are made of, in order
-    of date, as far as they were decided anew: ``decided_observations`` are those, whether a track has them or not.
+    these were more than listed anew; ``stands`` which tracks there are now. ``hit_observation`` and ``hit_track``
+    say which observations tracks are made of, in order of date, as far as they were decided anew:
+    ``decided_observations`` are those, whether a track has them or not.
     """
 
     static: bool
@@ -302,7 +304,7 @@ class _Folding:
 
     def _known(self) -> NDArray[np.bool_]:
         """Tracks that speak for themselves, among those decided anew."""
-        return self.here & self._open & (self.t["merged_into"] == NO_TRACK)
+        return np.asarray(self.here & self._open & (self.t["merged_into"] == NO_TRACK))
 
     def _match(self, hits: Hits, look: Look) -> Integers:
         """(things,) the track of each hit, −1 for none. Merged tracks still catch hits, for their heir."""
@@ -355,16 +357,11 @@ class _Folding:
         error = t["error_m"][track].astype(np.float64)
         weight = error**2 / (error**2 + things.error_m[row] ** 2)
         # Where a person put it, it stays; its size may be seen better.
-        for name, share in {
-            "x": ~t["placed"][track],
-            "y": ~t["placed"][track],
-            "width_m": 1,
-            "height_m": 1,
-        }.items():
+        placed = np.where(t["placed"][track], 0.0, weight)
+        for name, share in (("x", placed), ("y", placed), ("width_m", weight), ("height_m", weight)):
             known = t[name][track].astype(np.float64)
-            t[name][track] = known + share * weight * (getattr(things, name)[row] - known)
-        weight = np.where(t["placed"][track], 0.0, weight)
-        t["error_m"][track] = np.maximum(error * np.sqrt(1 - weight), _LEAST_ERROR_M)
+            t[name][track] = known + share * (getattr(things, name)[row] - known)
+        t["error_m"][track] = np.maximum(error * np.sqrt(1 - placed), _LEAST_ERROR_M)
         t["hits"][track] += 1
         t["misses"][track] = 0
         t["first_missed"][track] = NEVER
@@ -462,7 +459,7 @@ class _Folding:
         concerned = self._open[present]
         if not self.touched.everything:
             concerned = np.isin(group, np.concatenate([group[concerned], self._left]))
-            self._see_whole_groups(present[concerned])
+            self._see_whole_groups(present[concerned], t)
         rows, group = present[concerned], group[concerned]
         self._open[rows] = True
         merged = np.flatnonzero(self._open & (t["merged_into"] != NO_TRACK))
@@ -490,6 +487,8 @@ class _Folding:
             (self._before, self._was_here),
             (self._after, self._after["first_seen"] != 0),
         )
+        for table, there in tables:
+            self._see_whole_groups(np.flatnonzero(active.tracks & there), table)
         return np.concatenate(
             [self._listing_group(table, np.flatnonzero(active.tracks & there)) for table, there in tables]
         )
@@ -504,10 +503,10 @@ class _Folding:
             code[mine] = mix(mix(group.astype(np.uint64)) ^ np.uint64(number + 1)).view(np.int64)
         return code
 
-    def _see_whole_groups(self, rows: Integers) -> None:
-        if self.region is None:
+    def _see_whole_groups(self, rows: Integers, table: Tracks) -> None:
+        if self.region is None or not len(rows):
             return
-        look, cell = self.t["look"][rows], cell_of(self.t["x"][rows], self.t["y"][rows])
+        look, cell = table["look"][rows], cell_of(table["x"][rows], table["y"][rows])
         needed = [
             self._groups_of(number).mates(np.unique(cell[look == number]))
             for number in np.unique(look).tolist()

@@ -167,7 +167,7 @@ def components_of_pairs(first: Integers, second: Integers, weight: Integers) -> 
         n = len(rows) + len(columns)
         edges = coo_array((np.ones(len(kept), bool), (row_of, len(rows) + column_of)), shape=(n, n))
         count, label = connected_components(edges, directed=False)
-        of_pair = label[row_of]
+        of_pair = label[row_of].astype(np.int64)
         large = np.bincount(label, minlength=count) > COMPONENT_MAXIMUM
         fits = ~large[of_pair]
         component[kept[fits]] = of_pair[fits] + settled

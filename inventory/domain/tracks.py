@@ -106,7 +106,7 @@ class Tracks:
 
     def crown_m(self, rows: Integers) -> Floats:
         """Diameter: the mean of the sides."""
-        return (self["width_m"][rows].astype(np.float64) + self["height_m"][rows]) / 2
+        return np.asarray(self["width_m"][rows].astype(np.float64) + self["height_m"][rows]) / 2
 
     def positions(self, rows: Integers) -> Positions:
         """Where tracks are, with error and crown."""

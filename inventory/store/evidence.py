@@ -72,6 +72,7 @@ def load_looks(connection: Connection, city: City, asset_class: AssetClass) -> L
             scene.c.georeference_hash,
             (survey_class.c.in_force & survey_class.c.adequate).label("counts"),
             survey_class.c.folded_at,
+            survey_class.c.folded_campaign,
             survey_class.c.shift_x_m,
             survey_class.c.shift_y_m,
             survey_class.c.shift_pairs,
@@ -95,7 +96,7 @@ def load_looks(connection: Connection, city: City, asset_class: AssetClass) -> L
             folded[row.id] = FoldedSurvey(
                 survey_id=row.id,
                 at=to_micros(row.folded_at),
-                campaign=row.campaign_id,
+                campaign=row.folded_campaign,
                 shift=shift,
                 surveyed=surveyed,
             )
@@ -139,17 +140,18 @@ def reliability_of(card: ModelCard, asset_class: AssetClass) -> Reliability:
 
 def note_folded(connection: Connection, city: City, class_name: str, looks: Sequence[Look]) -> None:
     """Notes that the stored states hold these looks, free of their scenes' shifts, and no others."""
-    told = [(scene.survey_id, look.at, scene.shift) for look in looks for scene in look.scenes]
+    told = [(scene.survey_id, look.at, scene.shift, look.number) for look in looks for scene in look.scenes]
     connection.execute(
         _NOTE_FOLDED,
         {
             "city": city.id,
             "class": class_name,
-            "surveys": [survey_id for survey_id, _, _ in told],
-            "at": [at for _, at, _ in told],
-            "x": [shift.x_m if shift else None for _, _, shift in told],
-            "y": [shift.y_m if shift else None for _, _, shift in told],
-            "pairs": [shift.pairs if shift else None for _, _, shift in told],
+            "surveys": [survey_id for survey_id, _, _, _ in told],
+            "at": [at for _, at, _, _ in told],
+            "x": [shift.x_m if shift else None for _, _, shift, _ in told],
+            "y": [shift.y_m if shift else None for _, _, shift, _ in told],
+            "campaigns": [campaign for _, _, _, campaign in told],
+            "pairs": [shift.pairs if shift else None for _, _, shift, _ in told],
         },
     )
 
@@ -157,15 +159,17 @@ def note_folded(connection: Connection, city: City, class_name: str, looks: Sequ
 _NOTE_FOLDED = text(
     """
     WITH said AS (
-        SELECT survey_id, timestamptz 'epoch' + at * interval '1 microsecond' AS at, x, y, pairs
+        SELECT survey_id, timestamptz 'epoch' + at * interval '1 microsecond' AS at, x, y, pairs, campaign
         FROM unnest(CAST(:surveys AS bigint[]), CAST(:at AS bigint[]), CAST(:x AS float8[]),
-                    CAST(:y AS float8[]), CAST(:pairs AS integer[])) AS t(survey_id, at, x, y, pairs)
+                    CAST(:y AS float8[]), CAST(:pairs AS integer[]), CAST(:campaigns AS bigint[]))
+            AS t(survey_id, at, x, y, pairs, campaign)
     )
     UPDATE urban_inventory.survey_class k
-    SET folded_at = s.at, shift_x_m = s.x, shift_y_m = s.y, shift_pairs = s.pairs
+    SET folded_at = s.at, folded_campaign = s.campaign, shift_x_m = s.x, shift_y_m = s.y, shift_pairs = s.pairs
     FROM urban_inventory.survey v LEFT JOIN said s ON s.survey_id = v.id
     WHERE v.city_id = :city AND k.survey_id = v.id AND k.class = :class
-        AND (k.folded_at, k.shift_x_m, k.shift_y_m, k.shift_pairs) IS DISTINCT FROM (s.at, s.x, s.y, s.pairs)
+        AND (k.folded_at, k.folded_campaign, k.shift_x_m, k.shift_y_m, k.shift_pairs)
+            IS DISTINCT FROM (s.at, s.campaign, s.x, s.y, s.pairs)
     """
 )
 

@@ -243,16 +243,25 @@ def first_seen_of(connection: Connection, city: City, assets: Sequence[str]) -> 
 
 _WRITTEN = text(
     """
-    SELECT DISTINCT ON (since) CAST(state ->> 'valid_from' AS timestamptz) AS since,
-        recorded_at, cause, cause_id AS subject, author
-    FROM urban_inventory.history
-    WHERE city_id = :city AND asset_id = :asset AND change = 1 ORDER BY since, recorded_at
+    SELECT DISTINCT ON (said.valid_from) said.valid_from AS since, c.recorded_at, c.cause, c.subject, c.author
+    FROM (
+        SELECT valid_from, change_id FROM urban_inventory.asset_state WHERE city_id = :city AND asset_id = :asset
+        UNION ALL
+        SELECT valid_from, change_id FROM urban_inventory.history WHERE city_id = :city AND asset_id = :asset
+    ) said
+    JOIN urban_inventory.change c ON c.city_id = :city AND c.id = said.change_id
+    ORDER BY said.valid_from, c.id
     """
 )
 _RECORD = text(
     """
-    SELECT DISTINCT recorded_at, cause, cause_id AS subject, author
-    FROM urban_inventory.history WHERE city_id = :city AND asset_id = :asset ORDER BY recorded_at
+    SELECT c.recorded_at, c.cause, c.subject, c.author FROM urban_inventory.change c
+    WHERE c.city_id = :city AND c.id IN (
+        SELECT change_id FROM urban_inventory.asset_state WHERE city_id = :city AND asset_id = :asset
+        UNION ALL
+        SELECT unnest(ARRAY[change_id, ended_by]) FROM urban_inventory.history
+        WHERE city_id = :city AND asset_id = :asset)
+    ORDER BY c.id
     """
 )
 

@@ -274,6 +274,7 @@ survey_class = Table(
     Column(
         "folded_at", Instant, comment="instant of the look that the stored states hold it for; null: none"
     ),
+    Column("folded_campaign", BigInteger, comment="that look's campaign; its scene may have left it since"),
     Column("shift_x_m", Double, comment="shift of its scene that the stored states are free of (R7)"),
     Column("shift_y_m", Double),
     Column("shift_pairs", Integer, comment="pairs that show the shift; null: cannot tell"),
@@ -381,7 +382,7 @@ asset_hit = Table(
 
 def _state_columns(*, commented: bool = False) -> list[Column[Any]]:
     """What is said of an asset for a time; from ``track`` on it is the fold's own memory (domain/tracks.py)."""
-    columns = [
+    columns: list[Column[Any]] = [
         Column("asset_id", BigInteger, comment="null for mobile classes, which have no identity (R10)"),
         Column("observation_id", BigInteger, comment="the newest evidence, if an observation"),
         Column("decision_id", BigInteger, comment="the newest evidence, if a decision"),

@@ -71,7 +71,7 @@ CREATE INDEX staging_asset_job_idx ON urban_inventory.staging_asset (job);
 ALTER TABLE urban_inventory.survey DROP COLUMN shift_m;
 
 ALTER TABLE urban_inventory.survey_class ADD COLUMN folded_at TIMESTAMP WITH TIME ZONE,
-    ADD COLUMN shift_x_m DOUBLE PRECISION, ADD COLUMN shift_y_m DOUBLE PRECISION, ADD COLUMN shift_pairs INTEGER;
+    ADD COLUMN folded_campaign BIGINT, ADD COLUMN shift_x_m DOUBLE PRECISION, ADD COLUMN shift_y_m DOUBLE PRECISION, ADD COLUMN shift_pairs INTEGER;
 
 ALTER TABLE urban_inventory.observation ADD COLUMN cell BIGINT;
 
@@ -149,6 +149,8 @@ ALTER TABLE urban_inventory.staging_state ADD COLUMN track BIGINT NOT NULL, ADD 
     ADD COLUMN merged_into BIGINT, ADD COLUMN replaces BIGINT;
 
 COMMENT ON COLUMN urban_inventory.survey_class.folded_at IS 'instant of the look that the stored states hold it for; null: none';
+
+COMMENT ON COLUMN urban_inventory.survey_class.folded_campaign IS 'that look''s campaign; its scene may have left it since';
 
 COMMENT ON COLUMN urban_inventory.survey_class.shift_x_m IS 'shift of its scene that the stored states are free of (R7)';
 
