@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from detection.errors import UnknownName
 from inventory.counting import OUTSIDE, classes_asked
-from inventory.domain.change import ChangeRow, Flow, LookedAt, net_interval, why_not_comparable
+from inventory.domain.change import ChangeRow, Flow, LookedAt, net_between, why_not_comparable
 from inventory.domain.places import Area, AreaVersion, City
-from inventory.domain.tally import CountError
 from inventory.errors import TimeUnusable
 from inventory.store import changes, cities, counts, coverage
 from inventory.store.counts import Covered
@@ -33,8 +32,9 @@ def change(
 ) -> list[ChangeRow]:
     """The change between the ends of two local days; rows as those of ``count``.
 
-    Each date is counted in the areas that were in force on it, so that ``net`` is the difference of the two
-    counts; where a border was drawn anew between, the row's note says so.
+    Each date is counted in the areas that were in force on it; where a border was drawn anew between, the row's
+    note says so. The net is not the difference of the two counts: false alarms come and go with neither, so that
+    a difference of counts falls short of a change (``domain/change.py``).
 
     Args:
         classes: those compared; None: all that the city counts.
@@ -145,6 +145,9 @@ class _Comparing:
         of_from, of_to = (
             [side.versions[area].id for area in areas if area in side.versions] for side in self._sides
         )
+        places = list(by_code.values())
+        covered_from = self._covered([place.covered_from for place in places], was.at)
+        covered_to = self._covered([place.covered_to for place in places], now.at)
         flows = changes.flows_between(
             self._connection,
             self._city,
@@ -153,11 +156,9 @@ class _Comparing:
             versions_from=of_from,
             versions_to=of_to,
             classes=[name for name in self._classes if name in self._static],
+            grew=_share(covered_to) > _share(covered_from),
         )
         found = {(by_code[code], name): flow for (code, name), flow in flows.items() if code in by_code}
-        places = list(by_code.values())
-        covered_from = self._covered([place.covered_from for place in places], was.at)
-        covered_to = self._covered([place.covered_to for place in places], now.at)
         return [
             self._row(
                 place,
@@ -182,14 +183,14 @@ class _Comparing:
         reason = self._reason(place, name, was, now)
         net = low = high = None
         if reason is None and was is not None and now is not None:
-            net = flow.listed_to - flow.listed_from
-            low, high = net_interval(
+            card = self._cards[now.models[0], name]
+            change_ = net_between(
                 flow,
-                net,
-                self._error(now, name),
-                persistent_share=self._persistent_share(now, name),
+                recall=card.recall,
+                error=card.error,
                 same_look=was.newest_look == now.newest_look,
             )
+            net, low, high = change_.net, change_.low, change_.high
         return ChangeRow(
             area=place.code,
             name=place.name,
@@ -231,11 +232,9 @@ class _Comparing:
             models={sha256: f"{card.name}@{card.version} ({sha256[:8]})" for sha256, card in cards.items()},
         )
 
-    def _error(self, covered: Covered, name: str) -> CountError | None:
-        return self._cards[covered.models[0], name].error
 
-    def _persistent_share(self, covered: Covered, name: str) -> float:
-        return self._cards[covered.models[0], name].persistent_share or 0.0
+def _share(covered: Mapping[tuple[int | None, str], Covered]) -> float:
+    return sum(one.share for one in covered.values())
 
 
 def _listing(names: Iterable[str]) -> str:

@@ -79,7 +79,7 @@ def _cells(row: ChangeRow, crossings: Sequence[str]) -> tuple[object, ...]:
     told = flow is not None and None not in counts
     names = ("new", "gone", *crossings, *_FLOWS)
     flows = [getattr(flow, name) if told else None for name in names]
-    net = "–" if row.net is None else "0" if row.net == 0 else f"{row.net:+,}"
+    net = "–" if row.net is None else "0" if row.net == 0 else f"{row.net:+,.0f}"
     sure = f"{row.low:+,.0f} … {row.high:+,.0f}" if row.low is not None and row.high is not None else "–"
     return (_place(row), row.class_name, *counts, *flows, net, sure)
 

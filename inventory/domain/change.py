@@ -32,6 +32,10 @@ class Flow:
     ``new`` and ``gone`` were listed at one of the dates only, anywhere. ``entered`` and ``left`` were listed at
     both, and belong to the place and class at one of them only: moved, reclassified, or across a border drawn
     anew. So listed_to − listed_from = new − gone + entered − left.
+
+    Of what nobody decided, listed or not: ``only_before`` and ``only_after`` were seen by one date's newest look
+    and not by the other's, on ground that both saw; ``crossed`` by both, and came into the place less left it.
+    ``decided`` is the change of what people decided: what is listed of it at the second date less at the first.
     """
 
     listed_from: int = 0
@@ -42,6 +46,10 @@ class Flow:
     left: int = 0
     moved: int = 0
     reclassified: int = 0
+    only_before: int = 0
+    only_after: int = 0
+    crossed: int = 0
+    decided: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +70,7 @@ class ChangeRow:
     count_from: int | None
     count_to: int | None
     flow: Flow | None
-    net: int | None
+    net: float | None
     low: float | None
     high: float | None
     reason: str | None
@@ -118,30 +126,6 @@ def why_not_comparable(was: LookedAt | None, now: LookedAt | None) -> str | None
     return None
 
 
-def net_interval(
-    flow: Flow, net: int, error: CountError | None, *, persistent_share: float, same_look: bool
-) -> tuple[float | None, float | None]:
-    """The 90 % interval of a net change between two looks by one model, errors that persist cancelling.
-
-    Of the count's variance (e·count)² + φ·count, the first part is the model's bias on this ground: it is the same
-    at both dates but for what came or went. Of the second, the persistent share repeats and cancels for what
-    stayed; the rest is drawn anew at each look.
-
-    Args:
-        error: of one count; None for models without evaluation: then there is no interval.
-        persistent_share: the share of errors that repeat on unchanged ground (R8), 0 to 1.
-        same_look: nothing was looked at between the dates: people's decisions are counted, without error.
-    """
-    if same_look:
-        return float(net), float(net)
-    if error is None:
-        return None, None
-    came_or_went = flow.new + flow.gone
-    fresh = (1 - persistent_share) * (flow.listed_from + flow.listed_to) + persistent_share * came_or_went
-    half = Z90 * sqrt((error.relative_error * net) ** 2 + error.dispersion * fresh)
-    return round(net - half, 1), round(net + half, 1)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetChange:
     """Things there at the later look less things there at the earlier one, with a 90 % interval."""
@@ -177,6 +161,25 @@ def net_change(*, only_before: int, only_after: int, recall: float, error: Count
     variance = (only_before + only_after + 1 - recall * abs(difference)) / recall**2
     half = Z90 * sqrt(variance + (error.relative_error * net) ** 2)
     return NetChange(net=round(net, 1), low=round(net - half, 1), high=round(net + half, 1))
+
+
+def net_between(flow: Flow, *, recall: float | None, error: CountError | None, same_look: bool) -> NetChange:
+    """The net change of a place between two dates: what looks show of it, and what people decided, exactly.
+
+    Args:
+        recall, error: of the model of both looks; None for one that was never evaluated: then the net is the
+            difference of the two counts, and has no interval.
+        same_look: nothing was looked at between the dates: people's decisions are counted, without error.
+    """
+    difference = float(flow.listed_to - flow.listed_from)
+    if same_look:
+        return NetChange(net=difference, low=difference, high=difference)
+    if recall is None or error is None:
+        return NetChange(net=difference, low=None, high=None)
+    seen = net_change(only_before=flow.only_before, only_after=flow.only_after, recall=recall, error=error)
+    exact = flow.crossed + flow.decided
+    bounds = [None if bound is None else round(bound + exact, 1) for bound in (seen.low, seen.high)]
+    return NetChange(net=round(seen.net + exact, 1), low=bounds[0], high=bounds[1])
 
 
 def _names(models: Iterable[str]) -> str:

@@ -138,15 +138,12 @@ def looks_at_polygon(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardOfClass:
-    """What a model's card says of the error of counts of a class; ``error`` None: never evaluated.
-
-    ``persistent_share``: of its errors, those that repeat on unchanged ground (R8); None likewise.
-    """
+    """What a model's card says of counts of a class; ``error`` and ``recall`` None: never evaluated."""
 
     name: str
     version: str
     error: CountError | None
-    persistent_share: float | None
+    recall: float | None
 
 
 def cards(connection: Connection, city: City, classes: Sequence[str]) -> dict[tuple[str, str], CardOfClass]:
@@ -174,7 +171,7 @@ def cards(connection: Connection, city: City, classes: Sequence[str]) -> dict[tu
             name=row.model,
             version=row.model_version,
             error=_error(row.card, row[1]),
-            persistent_share=row.card.get("evidence", {}).get(row[1], {}).get("persistent_share"),
+            recall=row.card.get("evidence", {}).get(row[1], {}).get("recall"),
         )
         for row in rows
     }

@@ -12,7 +12,7 @@ from detection.errors import UnknownName
 from inventory.boundaries import AreaFile
 from inventory.comparing import change
 from inventory.decisions import NewDecision, decide
-from inventory.domain.change import ChangeRow, Flow, LookedAt, net_interval, why_not_comparable
+from inventory.domain.change import ChangeRow, Flow, LookedAt, net_between, why_not_comparable
 from inventory.domain.evidence import DecisionKind
 from inventory.domain.tally import CountError
 from inventory.errors import TimeUnusable
@@ -189,8 +189,8 @@ def test_reclassified_is_neither_new_nor_gone(town: Town) -> None:
         taxonomy=town.taxonomy,
     )
     tree, bench = (row.flow for row in between(town, "2025-07-01", "2025-12-31", classes=["tree", "bench"]))
-    assert tree == Flow(listed_from=ONCE, listed_to=ONCE - 1, left=1, reclassified=1)
-    assert bench is None or bench == Flow(listed_to=1, entered=1, reclassified=1)
+    assert tree == Flow(listed_from=ONCE, listed_to=ONCE - 1, left=1, reclassified=1, crossed=-1)
+    assert bench is None or bench == Flow(listed_to=1, entered=1, reclassified=1, crossed=1)
 
 
 def test_r10_things_without_identity_are_two_samples(database: Database, tmp_path: Path) -> None:
@@ -215,19 +215,17 @@ def test_dates_areas_and_levels_that_are_none_are_refused(town: Town) -> None:
         between(town, "2024-12-31", "2025-12-31", classes=["bench"])
 
 
-def test_r13_persistent_errors_cancel_in_a_net_change() -> None:
-    flow = Flow(listed_from=1000, listed_to=990, new=20, gone=30)
-
-    def half(persistent_share: float) -> float:
-        low, high = net_interval(flow, -10, ERROR, persistent_share=persistent_share, same_look=False)
-        assert low is not None
-        assert high is not None
-        assert low + high == pytest.approx(-20, abs=0.11)
-        return (high - low) / 2
-
-    assert half(0) > half(0.5) > half(1) > 0
-    assert net_interval(flow, -10, None, persistent_share=0, same_look=False) == (None, None)
-    assert net_interval(flow, -10, None, persistent_share=0, same_look=True) == (-10.0, -10.0)
+def test_r13_the_net_of_two_looks_is_corrected_for_what_a_model_overlooks() -> None:
+    flow = Flow(listed_from=1000, listed_to=964, new=80, gone=116, only_before=116, only_after=80, decided=-3)
+    net = net_between(flow, recall=0.72, error=ERROR, same_look=False)
+    assert net.net == pytest.approx(-36 / 0.72 - 3)
+    assert net.low is not None
+    assert net.high is not None
+    assert net.low < -53 < net.high < 0
+    unvalidated = net_between(flow, recall=None, error=None, same_look=False)
+    assert (unvalidated.net, unvalidated.low, unvalidated.high) == (-36, None, None)
+    decided = net_between(flow, recall=0.72, error=ERROR, same_look=True)
+    assert (decided.net, decided.low, decided.high) == (-36, -36, -36)
 
 
 @pytest.mark.parametrize(
