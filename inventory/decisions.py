@@ -10,7 +10,7 @@ import shapely
 from pyproj import Transformer
 
 from detection.errors import CallerError, UrbanInventoryError
-from detection.taxonomy import Taxonomy
+from detection.taxonomy import ClassKind, Taxonomy
 from inventory.domain.binding import REACH_M, meant
 from inventory.domain.evidence import DecisionKind
 from inventory.domain.matching import GATE_MAXIMUM_M
@@ -147,7 +147,7 @@ def _resolved(connection: Connection, city: City, new: NewDecision, taxonomy: Ta
     if new.kind is DecisionKind.RECLASSIFY:
         if new.class_name is None:
             raise DecisionUnusable("“reclassify” needs a class", do="Name it: --class CLASS.")
-        details["class"] = taxonomy.get(new.class_name).name
+        details["class"] = _static(taxonomy, new.class_name)
     if new.kind is DecisionKind.MERGE:
         other = _other(connection, city, new, at)
         if other.public_id == known.public_id:
@@ -204,6 +204,16 @@ def _meant(
             do="Name the asset.",
         )
     return decisions.place_of_asset(connection, city, found[0].public_id, at)
+
+
+def _static(taxonomy: Taxonomy, name: str) -> str:
+    known = taxonomy.get(name)
+    if known.kind is not ClassKind.STATIC:
+        raise DecisionUnusable(
+            f"“{name}” is a class of things that move: they have no identity that could become one",
+            do="Name a class of things that stay.",
+        )
+    return known.name
 
 
 def _taken_back(connection: Connection, city: City, new: NewDecision) -> dict[str, Any]:

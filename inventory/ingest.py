@@ -81,6 +81,8 @@ class Ingested:
     missed: int | None = None
     seconds: float = 0.0
     shift_m: tuple[float, float] | None = None
+    shift_unknown: bool = False
+    """Something was known there, and too little of it was seen again to tell a shift from none (R7)."""
     error: UrbanInventoryError | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -98,7 +100,10 @@ class Ingested:
             "missed": self.missed,
             "seconds": round(self.seconds, 3),
         }
-        if self.shift_m is not None:
+        if self.shift_unknown:
+            shown["shift"] = "cannot tell"
+        elif self.shift_m is not None:
+            shown["shift"] = "removed" if any(self.shift_m) else "none"
             shown["shift_m"] = [round(value, 2) for value in self.shift_m]
         if self.error is not None:
             shown["message"] = str(self.error)
@@ -448,6 +453,7 @@ def _store(
         for one in swept:
             classes = [name for name in one.model.card.output.classes if name in taxonomy.classes]
             touched.update(classes)
+            touched.update(_classes_superseded(connection, city, one.candidate, taxonomy))
             stored.append(_store_survey(connection, city, one, classes, scenes, taxonomy, options))
         cause = Cause(
             what="ingest", subject=",".join(sorted({s for _, s in scenes.values()})), author=options.author
@@ -549,6 +555,16 @@ def _store_scene(connection: Connection, city: City, one: _Swept, options: Inges
     return scene_id, public
 
 
+def _classes_superseded(
+    connection: Connection, city: City, candidate: _Candidate, taxonomy: Taxonomy
+) -> set[str]:
+    """Classes that any model saw on the scene that this one takes the place of."""
+    if candidate.known is None or not candidate.supersedes:
+        return set()
+    old = [row for row in surveys.list_surveys(connection, city) if row.scene == candidate.known.public_id]
+    return {name for row in old for name in row.classes if name in taxonomy.classes}
+
+
 def _inherit_roots(
     connection: Connection, city: City, old: SceneRow, model_sha256: str, new_survey: int
 ) -> None:
@@ -602,4 +618,5 @@ def _with_tally(outcome: Ingested, tally: SurveyTally | None, *, in_force: bool)
         matched=tally.matched,
         missed=tally.missed,
         shift_m=(shift.x_m, shift.y_m) if shift else None,
+        shift_unknown=shift is None and tally.matched + tally.missed > 0,
     )

@@ -127,7 +127,11 @@ def show_outcomes(outcomes: list[Ingested], *, as_json: bool) -> None:
         names = ("file", "status", "survey", "windows", "seen", "new", "matched", "missed", "s")
         output.print_table("", names, rows)
     for outcome in outcomes:
-        if outcome.shift_m is not None:
+        if outcome.shift_unknown:
+            output.note(
+                f"{Path(outcome.file).name}: whether it lies shifted cannot be told; it was taken as it lies"
+            )
+        if outcome.shift_m is not None and any(outcome.shift_m):
             east, north = outcome.shift_m
             output.note(
                 f"{Path(outcome.file).name}: lay {east:+.2f} m east, {north:+.2f} m north of what was known; removed"

@@ -1,4 +1,4 @@
-"""Bulk rows by COPY: into staging tables, where set-based SQL carries them on, and out as columns."""
+"""Bulk rows as columns, by COPY: in, straight or through a staging table where SQL must carry them on, and out."""
 
 import io
 from collections.abc import Mapping
@@ -14,6 +14,8 @@ from sqlalchemy import Connection, Table, select
 
 from inventory.domain.evidence import NEVER
 from inventory.store.schema import job_number
+
+_POINT_WITH_SRID = 0x20000001
 
 
 def next_job(connection: Connection) -> int:
@@ -91,6 +93,17 @@ def instants(micros: NDArray[np.int64]) -> pa.Array:
 def numbers(values: NDArray[np.int64]) -> pa.Array:
     """Row numbers; −1 becomes NULL."""
     return pa.array(values, type=pa.int64(), mask=np.asarray(values) < 0)
+
+
+def points(lon_lat: NDArray[np.float64]) -> pa.Array:
+    """(n, 2) longitude, latitude as geometries of EPSG:4326: EWKB in hexadecimal, as COPY takes it."""
+    ewkb = np.empty(
+        len(lon_lat), dtype=[("order", "u1"), ("type", "<u4"), ("srid", "<u4"), ("x", "<f8"), ("y", "<f8")]
+    )
+    ewkb["order"], ewkb["type"], ewkb["srid"] = 1, _POINT_WITH_SRID, 4326
+    ewkb["x"], ewkb["y"] = lon_lat[:, 0], lon_lat[:, 1]
+    signs = np.frombuffer(ewkb.tobytes().hex().encode(), f"S{2 * ewkb.itemsize}")
+    return pa.array(signs).cast(pa.string())
 
 
 def _is_column(value: Any) -> bool:

@@ -13,7 +13,7 @@ from inventory.domain.identity import Anchored, Lookup, name_tracks
 from inventory.domain.places import City
 from inventory.domain.tracks import StoredStates
 from inventory.store.copy import copy_rows, next_job, numbers
-from inventory.store.schema import asset, observation, staging_asset, staging_hit
+from inventory.store.schema import asset, observation, staging_hit
 
 # Neither 0/o nor 1/l/i: ids are read aloud in the field. 10 of 31 signs: a million ids collide once in 1 600.
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -40,6 +40,14 @@ def _public_ids(count: int) -> list[str]:
 
 # --- anchors ---------------------------------------------------------------------------------------------
 
+_KNOWN = text(
+    """
+    SELECT EXISTS (SELECT FROM urban_inventory.asset_hit h
+                   WHERE h.city_id = :city AND h.observation_id BETWEEN b.least AND b.most)
+    FROM (SELECT min(o.id) AS least, max(o.id) AS most FROM urban_inventory.observation o
+          WHERE o.city_id = :city AND o.survey_id = :survey AND o.class = :class) b
+    """
+)
 _REANCHOR = text(
     """
     WITH evidence AS (
@@ -83,7 +91,11 @@ def reanchor(connection: Connection, city: City, class_name: str, surveys: Seque
     Args:
         surveys: those that came into force or left it, after ``survey_class.in_force`` says so.
     """
-    connection.execute(_REANCHOR, {"city": city.id, "class": class_name, "surveys": list(surveys)})
+    of_class = {"city": city.id, "class": class_name}
+    # A survey of which nothing was ever made anchors nothing.
+    known = [one for one in surveys if connection.execute(_KNOWN, {**of_class, "survey": one}).scalar()]
+    if known:
+        connection.execute(_REANCHOR, {**of_class, "surveys": known})
 
 
 # --- naming ------------------------------------------------------------------------------------------------
@@ -210,37 +222,29 @@ def _mint(
         return fresh
     drawn = connection.execute(_DRAW, {"count": len(fresh)}).scalars()
     ids = np.fromiter(drawn, np.int64, len(fresh))
+    # In the order of the observations, and so of the ground: see ``surveys.insert_observations``.
+    ids = ids[np.argsort(np.argsort(folded.tracks["key"][fresh], kind="stable"), kind="stable")]
     known = asset_of_track.copy()
     known[fresh] = ids
     replaces = folded.tracks["replaces"][fresh]
-    job = next_job(connection)
     copy_rows(
         connection,
-        staging_asset,
+        asset,
         {
-            "job": job,
+            "city_id": city.id,
             "id": ids,
             "public_id": pa.array(_public_ids(len(ids))),
+            "class": class_name,
             "root_observation": numbers(folded.tracks["root_observation"][fresh]),
+            "anchor": numbers(folded.tracks["root_observation"][fresh]),
             "root_decision": numbers(folded.tracks["root_decision"][fresh]),
             "replaces": numbers(np.where(replaces >= 0, known[replaces], -1)),
         },
     )
-    parameters = {"city": city.id, "class": class_name, "job": job}
-    connection.execute(_INSERT_ASSETS, parameters)
-    connection.execute(_CLEAR_ASSETS, parameters)
     return ids
 
 
 _DRAW = text("SELECT nextval('urban_inventory.asset_id_seq') FROM generate_series(1, :count)")
-_INSERT_ASSETS = text(
-    """
-    INSERT INTO urban_inventory.asset (city_id, id, public_id, class, root_observation, anchor, root_decision, replaces)
-    SELECT :city, id, public_id, :class, root_observation, root_observation, root_decision, replaces
-    FROM urban_inventory.staging_asset WHERE job = :job
-    """
-)
-_CLEAR_ASSETS = text("DELETE FROM urban_inventory.staging_asset WHERE job = :job")
 
 
 def _rename(

@@ -587,18 +587,6 @@ staging_observation = Table(
     prefixes=["UNLOGGED"],
 )
 
-staging_state = Table(
-    "staging_state",
-    metadata,
-    Column("job", BigInteger, nullable=False),
-    Column("id", BigInteger, nullable=False),
-    *(column for column in _state_columns() if column.name not in {"geom", "change_id"}),
-    Column("lon", Double, nullable=False),
-    Column("lat", Double, nullable=False),
-    Index("staging_state_job_idx", "job"),
-    prefixes=["UNLOGGED"],
-)
-
 staging_end = Table(
     "staging_end",
     metadata,
@@ -610,18 +598,6 @@ staging_end = Table(
     prefixes=["UNLOGGED"],
 )
 
-staging_membership = Table(
-    "staging_membership",
-    metadata,
-    Column("job", BigInteger, nullable=False),
-    Column("state_id", BigInteger, nullable=False),
-    Column("area_version_id", BigInteger, nullable=False),
-    Column("valid_from", Instant),
-    Column("valid_to", Instant),
-    Index("staging_membership_job_idx", "job"),
-    prefixes=["UNLOGGED"],
-)
-
 staging_hit = Table(
     "staging_hit",
     metadata,
@@ -629,19 +605,6 @@ staging_hit = Table(
     Column("observation_id", BigInteger, nullable=False),
     Column("asset_id", BigInteger, nullable=False),
     Index("staging_hit_job_idx", "job"),
-    prefixes=["UNLOGGED"],
-)
-
-staging_asset = Table(
-    "staging_asset",
-    metadata,
-    Column("job", BigInteger, nullable=False),
-    Column("id", BigInteger, nullable=False),
-    Column("public_id", Text, nullable=False),
-    Column("root_observation", BigInteger),
-    Column("root_decision", BigInteger),
-    Column("replaces", BigInteger),
-    Index("staging_asset_job_idx", "job"),
     prefixes=["UNLOGGED"],
 )
 

@@ -23,14 +23,13 @@ from inventory.domain.fold import Folded
 from inventory.domain.places import City
 from inventory.domain.tracks import COLUMNS, NO_TRACK, STATUSES, StoredStates
 from inventory.store import cities, deltas, memberships
-from inventory.store.copy import copy_rows, instants, next_job, numbers, read_rows
+from inventory.store.copy import copy_rows, instants, next_job, numbers, points, read_rows
 from inventory.store.deltas import Counting
 from inventory.store.memberships import add_members
 from inventory.store.schema import (
     asset_state,
     change,
     staging_end,
-    staging_state,
 )
 
 _DEGREE_DIGITS = 7
@@ -373,15 +372,6 @@ def _end(
     connection.execute(_CLEAR_ENDS, parameters)
 
 
-_CARRIED = [column.name for column in staging_state.c if column.name not in {"job", "lon", "lat"}]
-_INSERT_STATES = text(
-    f"""
-    INSERT INTO urban_inventory.asset_state (city_id, geom, change_id, {", ".join(_CARRIED)})
-    SELECT :city, ST_SetSRID(ST_MakePoint(lon, lat), 4326), :change, {", ".join(_CARRIED)}
-    FROM urban_inventory.staging_state WHERE job = :job ORDER BY cell, id
-    """
-)
-_CLEAR_STATES = text("DELETE FROM urban_inventory.staging_state WHERE job = :job")
 _NUMBERS = {
     "asset_id", "observation_id", "decision_id", "survey_id", "look", "model",
 }  # fmt: skip
@@ -390,20 +380,19 @@ _NUMBERS = {
 def _add(connection: Connection, city: City, columns: dict[str, Any], digest: Integers, said_by: int) -> None:
     if not len(digest):
         return
-    job = next_job(connection)
     # Neighbours lie together on disk: then what is asked for together is read together.
-    order = np.argsort(columns["cell"], kind="stable")
+    order = np.lexsort((columns["valid_from"], columns["track"], columns["cell"]))
     columns, digest = {name: column[order] for name, column in columns.items()}, digest[order]
     ids = _draw(connection, "asset_state_id_seq", len(digest))
     to_lon_lat = Transformer.from_crs(city.metric_crs, 4326, always_xy=True)
     # To the digits that are given out: who counts exported points gets our counts, on borders too.
     lon_lat = np.round(np.column_stack(to_lon_lat.transform(columns["x"], columns["y"])), _DEGREE_DIGITS)
     rows: dict[str, Any] = {
-        "job": job,
+        "city_id": city.id,
         "id": ids,
+        "change_id": said_by,
         "digest": digest,
-        "lon": lon_lat[:, 0],
-        "lat": lon_lat[:, 1],
+        "geom": points(lon_lat),
     }
     for name, column in columns.items():
         if name in _TIMES:
@@ -414,10 +403,7 @@ def _add(connection: Connection, city: City, columns: dict[str, Any], digest: In
             rows[name] = pa.array(column, mask=column == NO_TRACK)
         else:
             rows[name] = column
-    copy_rows(connection, staging_state, rows)
-    parameters = {"city": city.id, "job": job, "change": said_by}
-    connection.execute(_INSERT_STATES, parameters)
-    connection.execute(_CLEAR_STATES, parameters)
+    copy_rows(connection, asset_state, rows)
     members = add_members(connection, city, ids, lon_lat)
     added = Counting(
         state_id=ids,

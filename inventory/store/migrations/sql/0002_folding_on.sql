@@ -57,17 +57,6 @@ CREATE UNLOGGED TABLE urban_inventory.staging_hit (
 
 CREATE INDEX staging_hit_job_idx ON urban_inventory.staging_hit (job);
 
-CREATE UNLOGGED TABLE urban_inventory.staging_asset (
-    job BIGINT NOT NULL,
-    id BIGINT NOT NULL,
-    public_id TEXT NOT NULL,
-    root_observation BIGINT,
-    root_decision BIGINT,
-    replaces BIGINT
-);
-
-CREATE INDEX staging_asset_job_idx ON urban_inventory.staging_asset (job);
-
 ALTER TABLE urban_inventory.survey DROP COLUMN shift_m;
 
 ALTER TABLE urban_inventory.survey_class ADD COLUMN folded_at TIMESTAMP WITH TIME ZONE,
@@ -106,7 +95,8 @@ COMMENT ON TABLE urban_inventory.membership IS 'the area version of each level t
 
 COMMENT ON COLUMN urban_inventory.membership.valid_to IS 'null: until now';
 
-ALTER TABLE urban_inventory.staging_membership ALTER COLUMN valid_from DROP NOT NULL;
+-- Written straight into their tables from now on.
+DROP TABLE urban_inventory.staging_state, urban_inventory.staging_membership;
 
 -- Who said what so far: one change for all that was recorded together.
 INSERT INTO urban_inventory.change (city_id, recorded_at, cause, subject, author)
@@ -141,12 +131,6 @@ ALTER TABLE urban_inventory.asset_state ALTER COLUMN track SET NOT NULL, ALTER C
 DROP INDEX urban_inventory.asset_state_class_idx;
 
 CREATE INDEX asset_state_cell_idx ON urban_inventory.asset_state (minted_as, cell);
-
-ALTER TABLE urban_inventory.staging_state ADD COLUMN track BIGINT NOT NULL, ADD COLUMN minted_as TEXT NOT NULL,
-    ADD COLUMN cell BIGINT NOT NULL, ADD COLUMN look BIGINT, ADD COLUMN hit BOOLEAN NOT NULL,
-    ADD COLUMN placed BOOLEAN NOT NULL, ADD COLUMN felled BOOLEAN NOT NULL,
-    ADD COLUMN misses SMALLINT NOT NULL, ADD COLUMN model BIGINT, ADD COLUMN content BIGINT NOT NULL,
-    ADD COLUMN merged_into BIGINT, ADD COLUMN replaces BIGINT;
 
 COMMENT ON COLUMN urban_inventory.survey_class.folded_at IS 'instant of the look that the stored states hold it for; null: none';
 
@@ -288,7 +272,7 @@ DROP TABLE urban_inventory.history_by_line;
 DROP SEQUENCE urban_inventory.history_id_seq;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON urban_inventory.look_cell, urban_inventory.staging_end,
-    urban_inventory.staging_hit, urban_inventory.staging_asset TO urban_inventory_service;
+    urban_inventory.staging_hit TO urban_inventory_service;
 
 -- Appended and never rewritten, but by the owner.
 GRANT SELECT, INSERT ON urban_inventory.change, urban_inventory.history TO urban_inventory_service;
