@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from psycopg import sql
 from pyarrow import csv
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table, select, text
 
 from inventory.domain.evidence import NEVER
 from inventory.store.schema import job_number
@@ -21,6 +21,18 @@ _POINT_WITH_SRID = 0x20000001
 def next_job(connection: Connection) -> int:
     """A number that keeps this writer's staged rows apart from any other's."""
     return int(connection.execute(select(job_number.next_value())).scalar_one())
+
+
+def draw_numbers(connection: Connection, sequence: str, count: int) -> NDArray[np.int64]:
+    """So many new numbers of one of our sequences, rising."""
+    # As one array: a row a number costs three seconds for a million.
+    drawn = connection.execute(
+        _DRAW, {"sequence": f"urban_inventory.{sequence}", "count": count}
+    ).scalar_one()
+    return np.array(drawn, np.int64)
+
+
+_DRAW = text("SELECT array_agg(nextval(CAST(:sequence AS regclass))) FROM generate_series(1, :count)")
 
 
 def copy_rows(connection: Connection, table: Table, columns: Mapping[str, Any]) -> None:
@@ -35,15 +47,15 @@ def copy_rows(connection: Connection, table: Table, columns: Mapping[str, Any]) 
         name: _array(column) if _is_column(column) else pa.repeat(pa.scalar(column), rows)
         for name, column in columns.items()
     }
-    text = io.BytesIO()
-    csv.write_csv(pa.table(arrays), text, csv.WriteOptions(include_header=False))
+    lines = io.BytesIO()
+    csv.write_csv(pa.table(arrays), lines, csv.WriteOptions(include_header=False))
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT CSV)").format(
         sql.Identifier(str(table.schema), table.name),
         sql.SQL(", ").join(map(sql.Identifier, columns)),
     )
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(text.getbuffer())
+        copy.write(lines.getbuffer())
 
 
 def read_rows(
@@ -57,16 +69,16 @@ def read_rows(
             float32 (NaN).
     """
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
-    text = io.BytesIO()
+    lines = io.BytesIO()
     statement = f"COPY ({query}) TO STDOUT (FORMAT CSV)".encode()
     with driver.cursor() as cursor, cursor.copy(statement, dict(parameters)) as copy:
         for part in copy:
-            text.write(part)
-    if not text.tell():
+            lines.write(part)
+    if not lines.tell():
         return {name: _as_array(pa.chunked_array([], type=kind)) for name, kind in columns.items()}
-    text.seek(0)
+    lines.seek(0)
     table = csv.read_csv(
-        text,
+        lines,
         read_options=csv.ReadOptions(column_names=list(columns)),
         convert_options=csv.ConvertOptions(
             column_types=dict(columns),

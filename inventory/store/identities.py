@@ -12,7 +12,7 @@ from inventory.domain.fold import Folded
 from inventory.domain.identity import Anchored, Lookup, name_tracks
 from inventory.domain.places import City
 from inventory.domain.tracks import StoredStates
-from inventory.store.copy import copy_rows, next_job, numbers
+from inventory.store.copy import copy_rows, draw_numbers, next_job, numbers
 from inventory.store.schema import asset, observation, staging_hit
 
 # Neither 0/o nor 1/l/i: ids are read aloud in the field. 10 of 31 signs: a million ids collide once in 1 600.
@@ -220,8 +220,7 @@ def _mint(
     """New ids for tracks, in their order."""
     if not len(fresh):
         return fresh
-    drawn = connection.execute(_DRAW, {"count": len(fresh)}).scalars()
-    ids = np.fromiter(drawn, np.int64, len(fresh))
+    ids = draw_numbers(connection, "asset_id_seq", len(fresh))
     # In the order of the observations, and so of the ground: see ``surveys.insert_observations``.
     ids = ids[np.argsort(np.argsort(folded.tracks["key"][fresh], kind="stable"), kind="stable")]
     known = asset_of_track.copy()
@@ -242,9 +241,6 @@ def _mint(
         },
     )
     return ids
-
-
-_DRAW = text("SELECT nextval('urban_inventory.asset_id_seq') FROM generate_series(1, :count)")
 
 
 def _rename(

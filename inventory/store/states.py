@@ -23,7 +23,7 @@ from inventory.domain.fold import Folded
 from inventory.domain.places import City
 from inventory.domain.tracks import COLUMNS, NO_TRACK, STATUSES, StoredStates
 from inventory.store import cities, deltas, memberships
-from inventory.store.copy import copy_rows, instants, next_job, numbers, points, read_rows
+from inventory.store.copy import copy_rows, draw_numbers, instants, next_job, numbers, points, read_rows
 from inventory.store.deltas import Counting
 from inventory.store.memberships import add_members
 from inventory.store.schema import (
@@ -383,7 +383,7 @@ def _add(connection: Connection, city: City, columns: dict[str, Any], digest: In
     # Neighbours lie together on disk: then what is asked for together is read together.
     order = np.lexsort((columns["valid_from"], columns["track"], columns["cell"]))
     columns, digest = {name: column[order] for name, column in columns.items()}, digest[order]
-    ids = _draw(connection, "asset_state_id_seq", len(digest))
+    ids = draw_numbers(connection, "asset_state_id_seq", len(digest))
     to_lon_lat = Transformer.from_crs(city.metric_crs, 4326, always_xy=True)
     # To the digits that are given out: who counts exported points gets our counts, on borders too.
     lon_lat = np.round(np.column_stack(to_lon_lat.transform(columns["x"], columns["y"])), _DEGREE_DIGITS)
@@ -414,17 +414,6 @@ def _add(connection: Connection, city: City, columns: dict[str, Any], digest: In
         verified=columns["verified"] & ~columns["review"],
     )
     deltas.append(connection, city, added, members, sign=1)
-
-
-def _draw(connection: Connection, sequence: str, count: int) -> Integers:
-    return np.fromiter(
-        connection.execute(
-            text("SELECT nextval(:sequence) FROM generate_series(1, :count)"),
-            {"sequence": f"urban_inventory.{sequence}", "count": count},
-        ).scalars(),
-        np.int64,
-        count,
-    )
 
 
 # --- areas -----------------------------------------------------------------------------------------------
