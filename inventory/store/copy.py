@@ -9,6 +9,7 @@ import psycopg
 import pyarrow as pa
 from numpy.typing import NDArray
 from psycopg import sql
+from psycopg.copy import LibpqWriter, QueuedLibpqWriter, Writer
 from pyarrow import csv
 from sqlalchemy import Connection, Table, select, text
 
@@ -16,6 +17,7 @@ from inventory.domain.evidence import NEVER
 from inventory.store.schema import job_number
 
 _POINT_WITH_SRID = 0x20000001
+_ROWS_AT_ONCE = 20_000
 
 
 def next_job(connection: Connection) -> int:
@@ -47,15 +49,22 @@ def copy_rows(connection: Connection, table: Table, columns: Mapping[str, Any]) 
         name: _array(column) if _is_column(column) else pa.repeat(pa.scalar(column), rows)
         for name, column in columns.items()
     }
-    lines = io.BytesIO()
-    csv.write_csv(pa.table(arrays), lines, csv.WriteOptions(include_header=False))
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT CSV)").format(
         sql.Identifier(str(table.schema), table.name),
         sql.SQL(", ").join(map(sql.Identifier, columns)),
     )
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
-    with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(lines.getbuffer())
+    whole = pa.table(arrays)
+    with driver.cursor() as cursor, cursor.copy(statement, writer=_writer(cursor, rows)) as copy:
+        for begin in range(0, rows, _ROWS_AT_ONCE):
+            lines = io.BytesIO()
+            csv.write_csv(whole.slice(begin, _ROWS_AT_ONCE), lines, csv.WriteOptions(include_header=False))
+            copy.write(lines.getbuffer())
+
+
+def _writer(cursor: psycopg.Cursor[Any], rows: int) -> Writer:
+    """For many rows one that hands over in a thread of its own: the next are written while the server reads."""
+    return QueuedLibpqWriter(cursor) if rows > _ROWS_AT_ONCE else LibpqWriter(cursor)
 
 
 def read_rows(

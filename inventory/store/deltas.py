@@ -128,21 +128,26 @@ def _insert(
     sign: Integers,
 ) -> None:
     names, class_code = np.unique(states.class_name.astype(str), return_inverse=True)
-    keys = np.column_stack([version, class_code[row], at])
-    events, of_event = np.unique(keys, axis=0, return_inverse=True) if len(keys) else (keys, row)
-    listed = np.bincount(of_event.ravel(), weights=sign, minlength=len(events)).astype(np.int64)
-    verified = np.bincount(
-        of_event.ravel(), weights=sign * states.verified[row], minlength=len(events)
-    ).astype(np.int64)
+    versions, version_code = np.unique(version, return_inverse=True)
+    instants_, instant_code = np.unique(at, return_inverse=True)
+    # One number an event: sorting rows of three takes ten times as long.
+    code = (version_code * len(names) + class_code[row]) * len(instants_) + instant_code
+    events, of_event = np.unique(code, return_inverse=True)
+    listed = np.bincount(of_event, weights=sign, minlength=len(events)).astype(np.int64)
+    verified = np.bincount(of_event, weights=sign * states.verified[row], minlength=len(events)).astype(
+        np.int64
+    )
     kept = (listed != 0) | (verified != 0)
+    rest, instant = np.divmod(events[kept], max(len(instants_), 1))
+    place, class_ = np.divmod(rest, max(len(names), 1))
     copy_rows(
         connection,
         area_count_delta,
         {
             "city_id": city.id,
-            "area_version_id": events[kept, 0],
-            "class": names[events[kept, 1]].astype(object),
-            "at": instants(events[kept, 2]),
+            "area_version_id": versions[place],
+            "class": names[class_].astype(object),
+            "at": instants(instants_[instant]),
             "listed": listed[kept],
             "verified": verified[kept],
         },
