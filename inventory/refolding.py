@@ -91,22 +91,32 @@ class _Refolding:
         """Compares, folds and stores; nothing at all happens where nothing changed."""
         if surveys_changed or from_nothing:
             self._derive_in_force()
-        on_file = evidence.load_looks(self._connection, self._city, self._class)
-        if surveys_changed or from_nothing:
-            self._reanchor(on_file)
-        looks, changes = self._registered(on_file, from_nothing=from_nothing)
         decisions = evidence.unfolded_decisions(self._connection, self._city, self._name)
+        looks, changes = self._looks_and_changes(decisions, surveys_changed, from_nothing=from_nothing)
         changes = _with_decisions(changes, decisions)
-        cells = evidence.load_look_cells(self._connection, self._city, self._name)
-        if surveys_changed or from_nothing:
-            cells, changes = self._seen_in_cells(looks, cells, changes)
-        if changes.nothing and not from_nothing:
+        if changes.nothing:
             return {}
+        cells = evidence.load_look_cells(self._connection, self._city, self._name)
+        if changes.of_looks:
+            cells, changes = self._seen_in_cells(looks, cells, changes)
         outcome = self._fold(looks, cells, decisions, changes)
         self._store(outcome, looks, changes)
-        if surveys_changed or from_nothing:
-            coverage.replace_coverage(self._connection, self._city, self._name, looks)
         return outcome.folded.tallies
+
+    def _looks_and_changes(
+        self, decisions: Sequence[Decision], surveys_changed: bool, *, from_nothing: bool
+    ) -> tuple[tuple[Look, ...], "_Changes"]:
+        """The looks that the fold needs, with their scenes' shifts, and how they differ from what was folded."""
+        known = (self._connection, self._city, self._name)
+        compared = surveys_changed or from_nothing or evidence.any_unfolded(*known)
+        if not compared and not (
+            decisions and evidence.any_look_since(*known, min(one.at for one in decisions))
+        ):
+            # The common decision, about today: no look comes after it, and none need be read.
+            return (), _Changes()
+        on_file = evidence.load_looks(self._connection, self._city, self._class)
+        self._reanchor(on_file)
+        return self._registered(on_file, from_nothing=from_nothing)
 
     def _derive_in_force(self) -> None:
         chosen = surveys.model_choices(self._connection, self._city, self._name)
@@ -333,7 +343,8 @@ class _Refolding:
             asset_of_track=asset_of_track,
             cause=self._cause,
         )
-        if changes.grounds or changes.everything:
+        if changes.of_looks:
+            coverage.replace_coverage(self._connection, self._city, self._name, looks)
             evidence.note_folded(self._connection, self._city, self._name, looks)
         evidence.note_decisions_folded(self._connection, self._city, self._name)
 
@@ -372,7 +383,12 @@ class _Changes:
     @property
     def nothing(self) -> bool:
         """Whether what is stored still holds."""
-        return not self.everything and self.since == NEVER
+        return not self.everything and self.since == NEVER and not self.grounds
+
+    @property
+    def of_looks(self) -> bool:
+        """Whether looks changed, and not decisions alone."""
+        return self.everything or bool(self.grounds)
 
     @property
     def ground(self) -> shapely.Geometry:

@@ -126,6 +126,36 @@ def load_looks(connection: Connection, city: City, asset_class: AssetClass) -> L
     return LooksOnFile(looks=tuple(looks), folded=folded)
 
 
+def any_unfolded(connection: Connection, city: City, class_name: str) -> bool:
+    """Whether a survey came into force, or left it, since the stored states were folded."""
+    return bool(connection.execute(_ANY_UNFOLDED, {"city": city.id, "class": class_name}).scalar())
+
+
+def any_look_since(connection: Connection, city: City, class_name: str, since: int) -> bool:
+    """Whether the stored states hold a look of this instant or a later one (microseconds)."""
+    return bool(
+        connection.execute(_ANY_SINCE, {"city": city.id, "class": class_name, "since": since}).scalar()
+    )
+
+
+_ANY_UNFOLDED = text(
+    """
+    SELECT EXISTS (
+        SELECT FROM urban_inventory.survey_class k JOIN urban_inventory.survey v ON v.id = k.survey_id
+        WHERE v.city_id = :city AND k.class = :class
+            AND (k.in_force AND k.adequate) <> (k.folded_at IS NOT NULL))
+    """
+)
+_ANY_SINCE = text(
+    """
+    SELECT EXISTS (
+        SELECT FROM urban_inventory.survey_class k JOIN urban_inventory.survey v ON v.id = k.survey_id
+        WHERE v.city_id = :city AND k.class = :class
+            AND k.folded_at >= timestamptz 'epoch' + CAST(:since AS bigint) * interval '1 microsecond')
+    """
+)
+
+
 def reliability_of(card: ModelCard, asset_class: AssetClass) -> Reliability:
     """What the card's evaluation says of a class; unvalidated, the taxonomy's cautious values (R13)."""
     measured = card.evidence.get(asset_class.name)

@@ -47,13 +47,13 @@ def current_revision(connection: Connection) -> str | None:
     return context.get_current_revision()
 
 
-def upgrade(owner_url: str) -> None:
-    """Migrates to this program's revision; nothing happens when it is there already."""
+def upgrade(owner_url: str, *, to: str = "head") -> None:
+    """Migrates to this program's revision, or to an earlier one; nothing happens when it is there already."""
     engine = _owner_engine(owner_url)
     with engine.begin() as connection:
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
     engine.dispose()
 
 

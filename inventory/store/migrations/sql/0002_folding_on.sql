@@ -98,82 +98,6 @@ COMMENT ON COLUMN urban_inventory.membership.valid_to IS 'null: until now';
 -- Written straight into their tables from now on.
 DROP TABLE urban_inventory.staging_state, urban_inventory.staging_membership;
 
--- Who said what so far: one change for all that was recorded together.
-INSERT INTO urban_inventory.change (city_id, recorded_at, cause, subject, author)
-SELECT DISTINCT city_id, recorded_at, cause, cause_id, author FROM urban_inventory.history ORDER BY recorded_at;
-
-ALTER TABLE urban_inventory.asset_state ADD COLUMN change_id BIGINT, ADD COLUMN track BIGINT,
-    ADD COLUMN minted_as TEXT, ADD COLUMN cell BIGINT, ADD COLUMN look BIGINT,
-    ADD COLUMN hit BOOLEAN DEFAULT false NOT NULL, ADD COLUMN placed BOOLEAN DEFAULT false NOT NULL,
-    ADD COLUMN felled BOOLEAN DEFAULT false NOT NULL, ADD COLUMN misses SMALLINT DEFAULT 0 NOT NULL,
-    ADD COLUMN model BIGINT, ADD COLUMN content BIGINT DEFAULT 0 NOT NULL, ADD COLUMN merged_into BIGINT,
-    ADD COLUMN replaces BIGINT;
-
--- No survey counts as folded yet: the first change of a city folds it from nothing, which fills in the rest.
-UPDATE urban_inventory.asset_state s SET
-    change_id = (
-        SELECT c.id FROM urban_inventory.history h
-        JOIN urban_inventory.change c ON c.city_id = h.city_id AND c.recorded_at = h.recorded_at
-            AND c.cause = h.cause AND c.subject IS NOT DISTINCT FROM h.cause_id AND c.author = h.author
-        WHERE h.city_id = s.city_id AND h.state_id = s.id AND h.change = 1 ORDER BY h.id DESC LIMIT 1),
-    track = coalesce(
-        (SELECT coalesce(a.root_observation, -a.root_decision) FROM urban_inventory.asset a
-         WHERE a.city_id = s.city_id AND a.id = s.asset_id), s.observation_id, 0),
-    minted_as = coalesce(
-        (SELECT a.class FROM urban_inventory.asset a WHERE a.city_id = s.city_id AND a.id = s.asset_id), s.class),
-    cell = floor(s.x / 1000)::bigint * 4294967296 + floor(s.y / 1000)::bigint;
-
-ALTER TABLE urban_inventory.asset_state ALTER COLUMN track SET NOT NULL, ALTER COLUMN minted_as SET NOT NULL,
-    ALTER COLUMN cell SET NOT NULL, ALTER COLUMN hit DROP DEFAULT, ALTER COLUMN placed DROP DEFAULT,
-    ALTER COLUMN felled DROP DEFAULT, ALTER COLUMN misses DROP DEFAULT,
-    ALTER COLUMN content DROP DEFAULT;
-
-DROP INDEX urban_inventory.asset_state_class_idx;
-
-CREATE INDEX asset_state_cell_idx ON urban_inventory.asset_state (minted_as, cell);
-
-COMMENT ON COLUMN urban_inventory.survey_class.folded_at IS 'instant of the look that the stored states hold it for; null: none';
-
-COMMENT ON COLUMN urban_inventory.survey_class.folded_campaign IS 'that look''s campaign; its scene may have left it since';
-
-COMMENT ON COLUMN urban_inventory.survey_class.shift_x_m IS 'shift of its scene that the stored states are free of (R7)';
-
-COMMENT ON COLUMN urban_inventory.survey_class.shift_pairs IS 'pairs that show the shift; null: cannot tell';
-
-COMMENT ON COLUMN urban_inventory.observation.cell IS 'square kilometre of (x, y), see domain/cells.py';
-
-COMMENT ON COLUMN urban_inventory.decision.folded IS 'in the stored states';
-
-COMMENT ON COLUMN urban_inventory.asset.anchor IS 'the root or, while it is no evidence, the track''s next observation';
-
-COMMENT ON COLUMN urban_inventory.asset_state.change_id IS 'the change that said so';
-
-COMMENT ON COLUMN urban_inventory.asset_state.track IS 'observation that minted it, or −decision';
-
-COMMENT ON COLUMN urban_inventory.asset_state.minted_as IS 'class of the evidence';
-
-COMMENT ON COLUMN urban_inventory.asset_state.cell IS 'square kilometre of (x, y)';
-
-COMMENT ON COLUMN urban_inventory.asset_state.look IS 'campaign: the newest adequate look at its ground';
-
-COMMENT ON COLUMN urban_inventory.asset_state.hit IS 'whether that look saw it';
-
-COMMENT ON COLUMN urban_inventory.asset_state.placed IS 'a person said where it is (R11)';
-
-COMMENT ON COLUMN urban_inventory.asset_state.felled IS 'a person said that it is gone (R9)';
-
-COMMENT ON COLUMN urban_inventory.asset_state.misses IS 'adequate misses since the last hit';
-
-COMMENT ON COLUMN urban_inventory.asset_state.model IS 'number of the model that last saw it';
-
-COMMENT ON COLUMN urban_inventory.asset_state.content IS 'hash of the newest hit';
-
-COMMENT ON COLUMN urban_inventory.asset_state.merged_into IS 'track of which it is a part (R11)';
-
-COMMENT ON COLUMN urban_inventory.asset_state.replaces IS 'track whose place it has taken (R9)';
-
-COMMENT ON COLUMN urban_inventory.membership.valid_from IS '-infinity: always';
-
 ALTER TABLE urban_inventory.history RENAME TO history_by_line;
 
 ALTER INDEX urban_inventory.history_pkey RENAME TO history_by_line_pkey;
@@ -248,6 +172,82 @@ BEGIN
         END LOOP;
     END LOOP;
 END $$;
+
+-- Who said what so far: one change for all that was recorded together.
+INSERT INTO urban_inventory.change (city_id, recorded_at, cause, subject, author)
+SELECT DISTINCT city_id, recorded_at, cause, cause_id, author FROM urban_inventory.history_by_line ORDER BY recorded_at;
+
+ALTER TABLE urban_inventory.asset_state ADD COLUMN change_id BIGINT, ADD COLUMN track BIGINT,
+    ADD COLUMN minted_as TEXT, ADD COLUMN cell BIGINT, ADD COLUMN look BIGINT,
+    ADD COLUMN hit BOOLEAN DEFAULT false NOT NULL, ADD COLUMN placed BOOLEAN DEFAULT false NOT NULL,
+    ADD COLUMN felled BOOLEAN DEFAULT false NOT NULL, ADD COLUMN misses SMALLINT DEFAULT 0 NOT NULL,
+    ADD COLUMN model BIGINT, ADD COLUMN content BIGINT DEFAULT 0 NOT NULL, ADD COLUMN merged_into BIGINT,
+    ADD COLUMN replaces BIGINT;
+
+-- No survey counts as folded yet: the first change of a city folds it from nothing, which fills in the rest.
+UPDATE urban_inventory.asset_state s SET
+    change_id = (
+        SELECT c.id FROM urban_inventory.history_by_line h
+        JOIN urban_inventory.change c ON c.city_id = h.city_id AND c.recorded_at = h.recorded_at
+            AND c.cause = h.cause AND c.subject IS NOT DISTINCT FROM h.cause_id AND c.author = h.author
+        WHERE h.city_id = s.city_id AND h.state_id = s.id AND h.change = 1 ORDER BY h.id DESC LIMIT 1),
+    track = coalesce(
+        (SELECT coalesce(a.root_observation, -a.root_decision) FROM urban_inventory.asset a
+         WHERE a.city_id = s.city_id AND a.id = s.asset_id), s.observation_id, 0),
+    minted_as = coalesce(
+        (SELECT a.class FROM urban_inventory.asset a WHERE a.city_id = s.city_id AND a.id = s.asset_id), s.class),
+    cell = floor(s.x / 1000)::bigint * 4294967296 + floor(s.y / 1000)::bigint;
+
+ALTER TABLE urban_inventory.asset_state ALTER COLUMN track SET NOT NULL, ALTER COLUMN minted_as SET NOT NULL,
+    ALTER COLUMN cell SET NOT NULL, ALTER COLUMN hit DROP DEFAULT, ALTER COLUMN placed DROP DEFAULT,
+    ALTER COLUMN felled DROP DEFAULT, ALTER COLUMN misses DROP DEFAULT,
+    ALTER COLUMN content DROP DEFAULT;
+
+DROP INDEX urban_inventory.asset_state_class_idx;
+
+CREATE INDEX asset_state_cell_idx ON urban_inventory.asset_state (minted_as, cell);
+
+COMMENT ON COLUMN urban_inventory.survey_class.folded_at IS 'instant of the look that the stored states hold it for; null: none';
+
+COMMENT ON COLUMN urban_inventory.survey_class.folded_campaign IS 'that look''s campaign; its scene may have left it since';
+
+COMMENT ON COLUMN urban_inventory.survey_class.shift_x_m IS 'shift of its scene that the stored states are free of (R7)';
+
+COMMENT ON COLUMN urban_inventory.survey_class.shift_pairs IS 'pairs that show the shift; null: cannot tell';
+
+COMMENT ON COLUMN urban_inventory.observation.cell IS 'square kilometre of (x, y), see domain/cells.py';
+
+COMMENT ON COLUMN urban_inventory.decision.folded IS 'in the stored states';
+
+COMMENT ON COLUMN urban_inventory.asset.anchor IS 'the root or, while it is no evidence, the track''s next observation';
+
+COMMENT ON COLUMN urban_inventory.asset_state.change_id IS 'the change that said so';
+
+COMMENT ON COLUMN urban_inventory.asset_state.track IS 'observation that minted it, or −decision';
+
+COMMENT ON COLUMN urban_inventory.asset_state.minted_as IS 'class of the evidence';
+
+COMMENT ON COLUMN urban_inventory.asset_state.cell IS 'square kilometre of (x, y)';
+
+COMMENT ON COLUMN urban_inventory.asset_state.look IS 'campaign: the newest adequate look at its ground';
+
+COMMENT ON COLUMN urban_inventory.asset_state.hit IS 'whether that look saw it';
+
+COMMENT ON COLUMN urban_inventory.asset_state.placed IS 'a person said where it is (R11)';
+
+COMMENT ON COLUMN urban_inventory.asset_state.felled IS 'a person said that it is gone (R9)';
+
+COMMENT ON COLUMN urban_inventory.asset_state.misses IS 'adequate misses since the last hit';
+
+COMMENT ON COLUMN urban_inventory.asset_state.model IS 'number of the model that last saw it';
+
+COMMENT ON COLUMN urban_inventory.asset_state.content IS 'hash of the newest hit';
+
+COMMENT ON COLUMN urban_inventory.asset_state.merged_into IS 'track of which it is a part (R11)';
+
+COMMENT ON COLUMN urban_inventory.asset_state.replaces IS 'track whose place it has taken (R9)';
+
+COMMENT ON COLUMN urban_inventory.membership.valid_from IS '-infinity: always';
 
 INSERT INTO urban_inventory.history (
     city_id, id, asset_id, observation_id, decision_id, survey_id, class, valid_from, valid_to, listed, status,
