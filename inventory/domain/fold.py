@@ -8,7 +8,7 @@ keep tracks through the years (R7–R9, R11); mobile ones are a stock that the n
 and decides anew only what the change can bear on (``touching.py``); both are the same code and say the same.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from inventory.domain import existence
 from inventory.domain.cells import NO_CELLS, Groups, LookCells, cell_of
+from inventory.domain.deciding import decide
 from inventory.domain.evidence import (
     NEVER,
     Decision,
@@ -43,25 +44,21 @@ from inventory.domain.ownership import Hits, ground_of, hits_of, look_cells, row
 from inventory.domain.registration import in_order, registered
 from inventory.domain.touching import Active, GroundTooSmall, Sights, Touched, active_at
 from inventory.domain.tracks import (
-    COLUMNS,
     DOUBTFUL,
     GONE,
     NO_TRACK,
     PRESENT,
     REJECTED,
     STATUSES,
-    Keys,
     StoredStates,
     Tracks,
 )
+from inventory.domain.walk import Walk
 
 __all__ = ["STATUSES", "Folded", "SurveyTally", "fold", "refold"]
 
 _LEAST_ERROR_M = 0.3
 """No position is known better, however many looks: their errors are not wholly independent."""
-_DECIDED_ERROR_M = 0.5
-_DECIDED_CROWN_M = 3.0
-"""Crown of an asset that a person added without saying how large it is."""
 _NEW_SHARE = 0.1
 """Share of a look's hits taken to belong to no known asset, in weighing a match against new and missed."""
 
@@ -176,70 +173,47 @@ class _Folding:
     ) -> None:
         self.evidence, self.touched, self.region, self.static = evidence, touched, region, static
         self.looks = in_order(evidence.looks)
-        self.classes, self.texts = list(before.classes), list(before.texts)
         self.groups = {number: known.groups() for number, known in cells.items()}
         self.grounds: dict[int, shapely.Geometry] = {}
         self.tallies: dict[int, SurveyTally] = {}
         self.hit_observation: list[Integers] = []
         self.hit_track: list[Integers] = []
         self.decided_observations: list[Integers] = []
-        self.keys = Keys()
-        self.t, self._before, self._after, self._said = Tracks(), Tracks(), Tracks(), Tracks()
-        nobody = np.empty(0, bool)
-        self.here = self._was_here = self._dirty = nobody
-        self._open = self._told = self._decided = self._is_said = self._was_listed = nobody
+        self.walk = Walk(before, touched)
+        self.t = self.walk.t
+        self._was_listed = np.empty(0, bool)
         self._left = np.empty(0, np.int64)
-        self._said_from = np.empty(0, np.int64)
-        self._written: list[dict[str, NDArray[Any]]] = []
-        self._stored = before.columns
-        self._add_keys(np.unique(self._stored["track"]))
-        self._start()
-
-    def _start(self) -> None:
-        """The tracks as they stood just before the first instant that changes."""
-        stored, since = self._stored, self.touched.since
-        standing = np.flatnonzero((stored["valid_from"] < since) & (stored["valid_to"] >= since))
-        rows = self.keys.rows(stored["track"][standing])
-        for table in (self.t, self._before, self._after, self._said):
-            table.set(rows, stored, standing)
-        self.here[rows] = self._was_here[rows] = self._is_said[rows] = True
-        self._said_from[rows] = stored["valid_from"][standing]
-        self._told[:] = self._decided[:] = self.touched.everything
-        later = np.flatnonzero(stored["valid_from"] >= since)
-        self._later = later[np.argsort(stored["valid_from"][later], kind="stable")]
 
     def instants(self) -> list[int]:
         """When anything happened, or was said to happen, from the first change on."""
         at = {look.at for look in self.looks} | {decision.at for decision in self.evidence.decisions}
-        if not self.touched.everything:
-            at |= set(np.unique(self._stored["valid_from"][self._later]).tolist())
-        return sorted(one for one in at if one >= self.touched.since)
+        return sorted(one for one in at | self.walk.instants() if one >= self.touched.since)
 
     def step(self, at: int) -> None:
         """All that happened at one instant: looks, then decisions, then who is listed."""
         looks = [look for look in self.looks if look.at == at]
         decisions = [decision for decision in self.evidence.decisions if decision.at == at]
         rows = [rows_of(look) for look in looks]
-        stored = self._stored_at(at)
+        walk = self.walk
+        stored = walk.stored_at(at)
         active = active_at(
             self.touched,
             at,
-            keys=self.keys,
-            now=self.t,
-            here=self.here,
-            before=self._before,
-            was_here=self._was_here,
-            after=self._after,
-            dirty=self._dirty,
+            keys=walk.keys,
+            now=walk.t,
+            here=walk.here,
+            before=walk.before,
+            was_here=walk.was_here,
+            after=walk.after,
+            dirty=walk.dirty,
             sights=[Sights(seen=seen, scene_of=scene_of) for _, seen, scene_of in rows],
             decisions=[one for one in decisions if one.kind is not DecisionKind.RETRACT],
             region=self.region,
         )
         # What is listed stays listed unless something else is clearly more probable: an input of the next listing.
-        self._was_listed = self.t["listed"] & self.here
+        was_listed = walk.t["listed"] & walk.here
         self._left = self._groups_left(active)
-        self._follow(stored, active)
-        self._open = active.tracks.copy()
+        walk.follow(stored, active)
         for look, seen in zip(looks, active.seen, strict=True):
             part = _restricted(look, seen)
             self.decided_observations += [scene.observations.id for scene in part.scenes]
@@ -249,32 +223,17 @@ class _Folding:
                 self.restock(part)
         for decision in _standing(decisions, self.evidence):
             if decision.sequence in active.decisions:
-                self.decide(decision)
-        opened = np.flatnonzero(self._open)
-        self.t["cell"][opened] = cell_of(self.t["x"][opened], self.t["y"][opened])
-        self._decided |= self._open
+                decide(walk, decision)
+        opened = np.flatnonzero(walk.open)
+        walk.t["cell"][opened] = cell_of(walk.t["x"][opened], walk.t["y"][opened])
+        walk.decided |= walk.open
         if self.static:
+            self._was_listed = np.zeros(len(walk.here), bool)
+            self._was_listed[: len(was_listed)] = was_listed
             self._list()
-        self._told |= self._open
-        self.say(at)
-        if not self.touched.everything:
-            self._dirty = (self.here != self._was_here) | self.t.differs(self._before)
-
-    def _stored_at(self, at: int) -> Integers:
-        """The stored states that begin at this instant."""
-        stored = self._later[: np.searchsorted(self._stored["valid_from"][self._later], at, side="right")]
-        self._later = self._later[len(stored) :]
-        self._after.set(self.keys.rows(self._stored["track"][stored]), self._stored, stored)
-        return stored
-
-    def _follow(self, stored: Integers, active: Active) -> None:
-        """Tracks that nothing changed bears on become what was stored for this instant."""
-        rows = self.keys.rows(self._stored["track"][stored])
-        self._before.set(rows, self._stored, stored)
-        self._was_here[rows] = True
-        quiet = ~active.tracks[rows]
-        self.t.set(rows[quiet], self._stored, stored[quiet])
-        self.here[rows[quiet]] = True
+        walk.told |= walk.open
+        walk.say(at)
+        walk.compare()
 
     # --- looks at things that stay (R7–R9) ---------------------------------------------------------
 
@@ -302,13 +261,9 @@ class _Folding:
             self.groups[number] = NO_CELLS.groups()
         return self.groups[number]
 
-    def _known(self) -> NDArray[np.bool_]:
-        """Tracks that speak for themselves, among those decided anew."""
-        return np.asarray(self.here & self._open & (self.t["merged_into"] == NO_TRACK))
-
     def _match(self, hits: Hits, look: Look) -> Integers:
         """(things,) the track of each hit, −1 for none. Merged tracks still catch hits, for their heir."""
-        tracks = np.flatnonzero(self.here & self._open)
+        tracks = np.flatnonzero(self.walk.here & self.walk.open)
         pairs = pairs_within_gate(_positions(hits.things), self.t.positions(tracks))
         pairs = pairs.take(~self._another_tree(pairs, tracks, hits))
         of_track = tracks[pairs.second]
@@ -330,7 +285,7 @@ class _Folding:
     def _heirs(self, tracks: Integers) -> Integers:
         heirs = tracks.copy()
         while (merged := self.t["merged_into"][heirs] != NO_TRACK).any():
-            heirs[merged] = self.keys.rows(self.t["merged_into"][heirs[merged]])
+            heirs[merged] = self.walk.keys.rows(self.t["merged_into"][heirs[merged]])
         return heirs
 
     def _another_tree(self, pairs: Pairs, tracks: Integers, hits: Hits) -> NDArray[np.bool_]:
@@ -342,7 +297,7 @@ class _Folding:
 
     def _missed(self, hits: Hits, partner: Integers, ground: shapely.Geometry) -> Integers:
         """Tracks whose whole gate was looked at and that nothing, not even a scene without say, saw."""
-        candidates = self._known()
+        candidates = self.walk.known()
         candidates[partner[partner >= 0]] = False
         rows = np.flatnonzero(candidates)
         rows = rows[_inside(ground, self.t.positions(rows))]
@@ -402,7 +357,7 @@ class _Folding:
             look.reliability, hits_per_m2=density, looks_before=before, others_before=others
         )
         replaced = self._replaced(things.x, things.y)
-        track = self._append(
+        track = self.walk.append(
             things.id,
             x=things.x,
             y=things.y,
@@ -419,13 +374,13 @@ class _Folding:
 
     def _replaced(self, x: Floats, y: Floats) -> Integers:
         """Key of the gone track at whose place each new one stands (R9)."""
-        gone = np.flatnonzero(((self.t["status"] == GONE) | self.t["felled"]) & self._known())
+        gone = np.flatnonzero(((self.t["status"] == GONE) | self.t["felled"]) & self.walk.known())
         replaced = np.full(len(x), NO_TRACK, np.int64)
         one_metre = np.ones(len(x))
         spots = Positions(x=x, y=y, error_m=one_metre, crown_m=one_metre)
         pairs = pairs_within_gate(spots, self.t.positions(gone))
         order = np.lexsort((self.t["content"][gone[pairs.second]], -pairs.distance_m))
-        replaced[pairs.first[order]] = self.keys.key[gone[pairs.second[order]]]
+        replaced[pairs.first[order]] = self.walk.keys.key[gone[pairs.second[order]]]
         return replaced
 
     def _lower(self, missed: Integers, look: Look) -> None:
@@ -443,7 +398,7 @@ class _Folding:
     def _touch(self, ground: shapely.Geometry, number: int) -> None:
         """Tracks on looked-at ground that were neither hit nor surely missed: the look is their newest too."""
         t = self.t
-        rest = np.flatnonzero((t["look"] != number) & self._known())
+        rest = np.flatnonzero((t["look"] != number) & self.walk.known())
         rest = rest[shapely.contains_xy(ground, t["x"][rest], t["y"][rest])]
         t["look"][rest], t["hit"][rest] = number, False
 
@@ -454,15 +409,15 @@ class _Folding:
     def _list(self) -> None:
         """Who is counted (R8), in every group of cells that something decided anew stands in, or stood in."""
         t = self.t
-        present = np.flatnonzero(self.here & (t["merged_into"] == NO_TRACK))
+        present = np.flatnonzero(self.walk.here & (t["merged_into"] == NO_TRACK))
         group = self._listing_group(t, present)
-        concerned = self._open[present]
+        concerned = self.walk.open[present]
         if not self.touched.everything:
             concerned = np.isin(group, np.concatenate([group[concerned], self._left]))
             self._see_whole_groups(present[concerned], t)
         rows, group = present[concerned], group[concerned]
-        self._open[rows] = True
-        merged = np.flatnonzero(self._open & (t["merged_into"] != NO_TRACK))
+        self.walk.open[rows] = True
+        merged = np.flatnonzero(self.walk.open & (t["merged_into"] != NO_TRACK))
         t["listed"][merged] = False
         rejected = (t["status"][rows] == REJECTED) | t["felled"][rows]
         undecided = ~t["verified"][rows] & ~rejected & (t["look"][rows] >= 0)
@@ -483,9 +438,9 @@ class _Folding:
         if self.touched.everything:
             return np.empty(0, np.int64)
         tables = (
-            (self.t, self.here),
-            (self._before, self._was_here),
-            (self._after, self._after["first_seen"] != 0),
+            (self.t, self.walk.here),
+            (self.walk.before, self.walk.was_here),
+            (self.walk.after, self.walk.after["first_seen"] != 0),
         )
         for table, there in tables:
             self._see_whole_groups(np.flatnonzero(active.tracks & there), table)
@@ -533,10 +488,10 @@ class _Folding:
         """Mobile things: on the ground of this look, its hits replace all that stood there before."""
         ground, hits = self._ground(look), hits_of(look)
         t = self.t
-        replaced = self._open & t["listed"] & shapely.contains_xy(ground, t["x"], t["y"])
+        replaced = self.walk.open & t["listed"] & shapely.contains_xy(ground, t["x"], t["y"])
         t["listed"][replaced] = False
         t["status"][replaced] = GONE
-        self._append(
+        self.walk.append(
             hits.things.id,
             **{
                 name: getattr(hits.things, name)
@@ -555,193 +510,29 @@ class _Folding:
             new = int((hits.survey_id == scene.survey_id).sum())
             self.tallies[scene.survey_id] = SurveyTally(new=new, matched=0, missed=0, shift=scene.shift)
 
-    # --- decisions (R11) -------------------------------------------------------------------------
-
-    def decide(self, decision: Decision) -> None:
-        """What a person says, bound to the nearest track within the gate as of its instant."""
-        track = self._nearest(decision.x, decision.y, decision.gate_m)
-        if track is None and decision.kind is not DecisionKind.ADD:
-            return  # its imagery is withdrawn, or not there yet: the decision waits for it
-        if track is None:
-            track = self._add(decision)
-        effects: dict[DecisionKind, Callable[[int, Decision], None]] = {
-            DecisionKind.VERIFY: self._verify,
-            DecisionKind.ADD: self._verify,
-            DecisionKind.REJECT: self._reject,
-            DecisionKind.MOVE: self._move,
-            DecisionKind.RECLASSIFY: self._reclassify,
-            DecisionKind.DESCRIBE: self._describe,
-            DecisionKind.MERGE: self._merge,
-            DecisionKind.SPLIT: self._split,
-        }
-        effects[decision.kind](track, decision)
-        self.t["decision"][track] = decision.sequence
-
-    def _nearest(self, x: float, y: float, gate: float) -> int | None:
-        candidates = np.flatnonzero(self._known())
-        distance = np.hypot(self.t["x"][candidates] - x, self.t["y"][candidates] - y)
-        near = candidates[distance <= gate]
-        if not len(near):
-            return None
-        order = np.lexsort((self.t["content"][near], distance[distance <= gate]))
-        return int(near[order[0]])
-
-    def _add(self, decision: Decision) -> int:
-        crown = float(decision.details.get("crown_m", _DECIDED_CROWN_M))
-        rows = self._append(
-            np.array([-decision.sequence]),
-            x=decision.x,
-            y=decision.y,
-            error_m=_DECIDED_ERROR_M,
-            placed=True,
-            width_m=crown,
-            height_m=crown,
-            first_seen=decision.at,
-            last_seen=decision.at,
-        )
-        return int(rows[0])
-
-    def _verify(self, track: int, decision: Decision) -> None:
-        t = self.t
-        t["verified"][track], t["review"][track], t["felled"][track] = True, False, False
-        t["status"][track], t["misses"][track], t["first_missed"][track] = PRESENT, 0, NEVER
-        t["last_seen"][track] = decision.at
-        t["probability"][track] = existence.PROBABILITY_RANGE[1]
-
-    def _reject(self, track: int, decision: Decision) -> None:
-        """Of something just seen: it never was there. Of something missed since: it was, and no longer is (R9)."""
-        t = self.t
-        t["verified"][track], t["review"][track] = False, False
-        t["felled"][track] = t["misses"][track] > 0
-        if t["status"][track] != GONE:
-            t["status"][track] = REJECTED
-        t["probability"][track] = existence.PROBABILITY_RANGE[0]
-
-    def _move(self, track: int, decision: Decision) -> None:
-        t = self.t
-        t["x"][track], t["y"][track] = decision.details["x"], decision.details["y"]
-        t["error_m"][track], t["placed"][track] = _DECIDED_ERROR_M, True
-
-    def _reclassify(self, track: int, decision: Decision) -> None:
-        name = str(decision.details["class"])
-        if name not in self.classes:
-            self.classes.append(name)
-        self.t["class_code"][track] = self.classes.index(name)
-
-    def _describe(self, track: int, decision: Decision) -> None:
-        known = self.t["details"][track]
-        told = {**(self.texts[known] if known >= 0 else {}), **decision.details}
-        if told not in self.texts:
-            self.texts.append(told)
-        self.t["details"][track] = self.texts.index(told)
-
-    def _merge(self, track: int, decision: Decision) -> None:
-        other = self._nearest(decision.details["x"], decision.details["y"], decision.gate_m)
-        if other is None or other == track:
-            return
-        # The longer known one stays; later hits on either are its own.
-        kept, merged = sorted(
-            (track, other),
-            key=lambda row: (self.t["first_seen"][row], self.t["content"][row], self.t["x"][row]),
-        )
-        self.t["merged_into"][merged] = self.keys.key[kept]
-        self.t["status"][merged] = REJECTED
-        self.t["verified"][merged] = False
-        self._verify(kept, decision)
-
-    def _split(self, track: int, decision: Decision) -> None:
-        half = Decision(
-            sequence=decision.sequence,
-            kind=DecisionKind.ADD,
-            class_name=decision.class_name,
-            at=decision.at,
-            x=decision.details["x"],
-            y=decision.details["y"],
-            gate_m=decision.gate_m,
-            details=decision.details,
-        )
-        self._verify(self._add(half), half)
-        self._verify(track, decision)
-
-    # --- states ----------------------------------------------------------------------------------
-
-    def say(self, at: int) -> None:
-        """Writes what has changed since the last instant; what did not change goes on."""
-        changed = self.here & ~self._is_said | (self._is_said & self.t.differs(self._said))
-        rows = np.flatnonzero(changed)
-        self._close(rows[self._is_said[rows]], at)
-        self._said.set(rows, self.t.columns, rows)
-        self._said_from[rows] = at
-        self._is_said[rows] = True
-
-    def _close(self, tracks: Integers, until: int) -> None:
-        if not len(tracks):
-            return
-        state = {name: self._said[name][tracks] for name in COLUMNS}
-        state["track"] = tracks
-        state["valid_from"] = self._said_from[tracks]
-        state["valid_to"] = np.full(len(tracks), until, np.int64)
-        self._written.append(state)
-
     def finished(self) -> Folded:
         """Everything said of the tracks that were decided anew, open states included."""
-        self._close(np.flatnonzero(self._is_said & self._told), NEVER)
-        names = (*COLUMNS, "track", "valid_from", "valid_to")
-        states = {
-            name: np.concatenate([np.empty(0, _dtype(name)), *(part[name] for part in self._written)])
-            for name in names
-        }
-        told = self._told[states["track"]]
-        key = self.keys.key
+        walk, key = self.walk, self.walk.keys.key
         return Folded(
             static=self.static,
-            classes=tuple(self.classes),
-            texts=tuple(self.texts),
-            states={name: column[told] for name, column in states.items()},
+            classes=tuple(walk.classes),
+            texts=tuple(walk.texts),
+            states=walk.states(),
             tracks={
                 "key": key,
                 "root_observation": np.where(key > 0, key, -1),
                 "root_decision": np.where(key < 0, -key, -1),
-                "merged_into": self.keys.rows(self.t["merged_into"]),
-                "replaces": self.keys.rows(self.t["replaces"]),
+                "merged_into": walk.keys.rows(walk.t["merged_into"]),
+                "replaces": walk.keys.rows(walk.t["replaces"]),
             },
-            told=self._told,
-            decided=self._decided,
-            stands=self.here,
+            told=walk.told,
+            decided=walk.decided,
+            stands=walk.here,
             hit_observation=_flat(self.hit_observation),
             hit_track=_flat(self.hit_track),
             decided_observations=_flat(self.decided_observations),
             tallies=self.tallies,
         )
-
-    def _append(self, keys: Integers, **columns: Any) -> Integers:
-        """Tracks that begin now; one that began here in an earlier fold as well has its row already."""
-        tracks = self._add_keys(keys)
-        self.t.clear(tracks)
-        for name, values in columns.items():
-            self.t[name][tracks] = values
-        self.here[tracks] = self._open[tracks] = True
-        return tracks
-
-    def _add_keys(self, keys: Integers) -> Integers:
-        known = len(self.keys.key)
-        rows = self.keys.add(keys)
-        if n := len(self.keys.key) - known:
-            for table in (self.t, self._before, self._after, self._said):
-                table.grow(n)
-            for name in (
-                "here",
-                "_was_here",
-                "_dirty",
-                "_open",
-                "_told",
-                "_decided",
-                "_is_said",
-                "_was_listed",
-            ):
-                setattr(self, name, np.concatenate([getattr(self, name), np.zeros(n, bool)]))
-            self._said_from = np.concatenate([self._said_from, np.full(n, NEVER, np.int64)])
-        return rows
 
 
 def _restricted(look: Look, seen: NDArray[np.bool_]) -> Look:
@@ -774,10 +565,6 @@ def _inside(ground: shapely.Geometry, known: Positions) -> NDArray[np.bool_]:
 def _prepared(geometry: shapely.Geometry) -> shapely.Geometry:
     shapely.prepare(geometry)
     return geometry
-
-
-def _dtype(name: str) -> Any:
-    return COLUMNS[name][0] if name in COLUMNS else np.int64
 
 
 def _flat(parts: list[Integers]) -> Integers:
