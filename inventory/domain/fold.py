@@ -596,6 +596,8 @@ class _Folding:
             placed=True,
             width_m=crown,
             height_m=crown,
+            # Of two that people put on one spot the one recorded first comes first, in every fold.
+            content=decision.sequence,
             first_seen=decision.at,
             last_seen=decision.at,
         )

@@ -40,6 +40,8 @@ class FoldedSurvey:
     """A survey that the stored states hold: of which look, free of which shift, over which ground (metric)."""
 
     survey_id: int
+    model: str
+    content: str
     at: int
     campaign: int
     shift: Shift | None
@@ -92,9 +94,12 @@ def load_looks(connection: Connection, city: City, asset_class: AssetClass) -> L
     for row in rows:
         surveyed = _to_metric(shapely.from_wkb(bytes(row.surveyed)), to_metric)
         shift = _shift(row)
+        content = row.pixel_hash + row.georeference_hash
         if row.folded_at is not None:
             folded[row.id] = FoldedSurvey(
                 survey_id=row.id,
+                model=row.model_sha256,
+                content=content,
                 at=to_micros(row.folded_at),
                 campaign=row.folded_campaign,
                 shift=shift,
@@ -110,7 +115,7 @@ def load_looks(connection: Connection, city: City, asset_class: AssetClass) -> L
             reliability=reliabilities[row.model_sha256],
             ground_resolution_m=row.ground_resolution_m,
             surveyed=surveyed,
-            content=row.pixel_hash + row.georeference_hash,
+            content=content,
             observations=NO_OBSERVATIONS,
             shift=shift,
         )
