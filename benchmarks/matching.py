@@ -8,9 +8,8 @@ many other things as it misses. Then a person rejects a tree and takes that back
 
 - ``assets``, ``observations``: sizes;
 - ``seconds``: from the second survey's stored observations to the commit of what they mean; of that
-  ``load_s`` reading evidence and ids, ``match_s`` shift and assignment, ``fold_s`` the whole fold with
-  matching, ``store_s`` writing ids, states, memberships, counts and coverage (parts that the code no longer
-  has under the names known here are left out);
+  ``load_s`` reading evidence and states, ``match_s`` shift and assignment, ``fold_s`` the whole fold with
+  matching, ``store_s`` writing ids, states, memberships, counts and coverage;
 - ``observations_s``: storing the second survey's observations themselves; ``first_s``: the whole first survey;
 - ``growth_10x``: ``seconds`` ÷ that of a tenth of the assets;
 - ``decision_ms``: median of the decisions, ``decision_ms_worst`` the slowest;
@@ -67,22 +66,23 @@ ZONE = "America/Denver"
 
 _PARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "load_s": (
-        ("inventory.store.evidence", "load_evidence"),
-        ("inventory.store.identities", "load_ids"),
+        ("inventory.store.evidence", "load_looks"),
+        ("inventory.store.evidence", "load_observations"),
+        ("inventory.store.states", "load_states"),
     ),
     "match_s": (
-        ("inventory.domain.fold", "estimate_shift"),
+        ("inventory.refolding", "register"),
         ("inventory.domain.fold", "pairs_within_gate"),
         ("inventory.domain.fold", "assign"),
     ),
-    "fold_s": (("inventory.refolding", "fold"),),
+    "fold_s": (("inventory.refolding", "fold_on"),),
     "store_s": (
         ("inventory.store.identities", "save_ids"),
         ("inventory.store.states", "replace_states"),
         ("inventory.store.coverage", "replace_coverage"),
     ),
 }
-"""Functions as their callers find them; what another version lacks is left out of the answer."""
+"""Functions as their callers find them."""
 
 
 def main() -> None:
@@ -242,11 +242,8 @@ def _timed(parts: dict[str, float]) -> Iterator[None]:
     originals: list[tuple[Any, str, Any]] = []
     for part, functions in _PARTS.items():
         for module_name, name in functions:
-            try:
-                module = importlib.import_module(module_name)
-                original = getattr(module, name)
-            except (ImportError, AttributeError):
-                continue
+            module = importlib.import_module(module_name)
+            original = getattr(module, name)
             originals.append((module, name, original))
             setattr(module, name, _stopwatch(original, part, parts))
     try:

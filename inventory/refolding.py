@@ -6,6 +6,7 @@ needs to say it, and one that forgot could not leave the states behind. Only the
 is folded anew, from the instant on that it speaks of; ``from_nothing`` folds all of it.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ from detection.taxonomy import AssetClass, ClassKind, Taxonomy
 from inventory.domain.cells import (
     CELL_M,
     NO_CELLS,
+    Groups,
     LookCells,
     cell_of,
     cells_around,
@@ -41,7 +43,7 @@ from inventory.domain.touching import REACH_M, GroundTooSmall, Touched
 from inventory.domain.tracks import StoredStates
 from inventory.store import coverage, evidence, identities, states, surveys
 from inventory.store.database import Connection
-from inventory.store.evidence import LooksOnFile
+from inventory.store.evidence import FoldedSurvey, LooksOnFile
 from inventory.store.states import Cause
 
 _EVERYTHING_FROM_SHARE = 0.5
@@ -136,10 +138,13 @@ class _Refolding:
         """The looks with their scenes' shifts, and what differs from what was folded."""
         folded = on_file.folded
         now = {scene.survey_id: look for look in on_file.looks for scene in look.scenes}
+        led_anew = _led_anew(on_file)
         same = {
             number
             for number, look in now.items()
-            if number in folded and (folded[number].at, folded[number].campaign) == (look.at, look.campaign)
+            if number in folded
+            and (folded[number].at, folded[number].campaign) == (look.at, look.campaign)
+            and look.number not in led_anew
         }
         gone = [one for number, one in folded.items() if number not in same]
         anew = frozenset(now) if from_nothing else frozenset(now) - same
@@ -195,7 +200,11 @@ class _Refolding:
         return known, changes
 
     def _look_cells(self, look: Look, before: LookCells, touched: Integers | None) -> LookCells:
-        (seen,) = self._filled([look], touched)
+        near = touched
+        if touched is not None and any(scene.shift is not None for scene in look.scenes):
+            # Observations are kept by where they were surveyed: a shift carries them across borders of cells.
+            near = cells_touching(shapely.union_all(squares(touched)), REACH_M)
+        (seen,) = self._filled([look], near)
         return look_cells(seen) if touched is None else before.replaced(touched, look_cells(seen, touched))
 
     def _filled(self, looks: Sequence[Look], cells: Integers | None) -> list[Look]:
@@ -400,6 +409,32 @@ class _Changes:
         return replace(self, since=min(self.since, at), grounds=(*self.grounds, (at, ground)))
 
 
+def _led_anew(on_file: LooksOnFile) -> frozenset[int]:
+    """Looks that another scene leads than when they were folded, where that bears on all of their ground.
+
+    The leading scene's model speaks for the look, and its content orders looks of one instant.
+    """
+    before: dict[int, FoldedSurvey] = {}
+    for one in on_file.folded.values():
+        if one.campaign not in before or one.content < before[one.campaign].content:
+            before[one.campaign] = one
+    looks_at: dict[int, set[int]] = defaultdict(set)
+    for at, number in [
+        *((one.at, one.campaign) for one in on_file.folded.values()),
+        *((look.at, look.number) for look in on_file.looks),
+    ]:
+        looks_at[at].add(number)
+    return frozenset(
+        look.number
+        for look in on_file.looks
+        if look.number in before
+        and (
+            look.first.model != before[look.number].model
+            or (look.content != before[look.number].content and len(looks_at[look.at]) > 1)
+        )
+    )
+
+
 def _with_decisions(changes: _Changes, decisions: Sequence[Decision]) -> _Changes:
     if not decisions:
         return changes
@@ -418,9 +453,13 @@ def _is_nearly_all(some: Integers, cells: Mapping[int, LookCells]) -> bool:
 
 def _with_mates(region: Integers, cells: Mapping[int, LookCells]) -> Integers:
     """The region, and all cells that are listed together with one of it by any look (R8)."""
-    groups = [known.groups() for known in cells.values()]
+    groups: dict[int, Groups] = {}
     while True:
-        wider = np.unique(np.concatenate([region, *(group.mates(region) for group in groups)]))
+        for number, known in cells.items():
+            # A city has hundreds of looks, a decision the ground of few.
+            if number not in groups and np.isin(known.cell, region).any():
+                groups[number] = known.groups()
+        wider = np.unique(np.concatenate([region, *(group.mates(region) for group in groups.values())]))
         if len(wider) == len(region):
             return region
         region = wider

@@ -55,6 +55,8 @@ def _add(walk: Walk, decision: Decision) -> int:
         placed=True,
         width_m=crown,
         height_m=crown,
+        # Of two that people put on one spot the one recorded first comes first, in every fold.
+        content=decision.sequence,
         first_seen=decision.at,
         last_seen=decision.at,
     )

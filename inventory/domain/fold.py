@@ -173,7 +173,8 @@ class _Folding:
     ) -> None:
         self.evidence, self.touched, self.region, self.static = evidence, touched, region, static
         self.looks = in_order(evidence.looks)
-        self.groups = {number: known.groups() for number, known in cells.items()}
+        self.cells = cells
+        self.groups: dict[int, Groups] = {}
         self.grounds: dict[int, shapely.Geometry] = {}
         self.tallies: dict[int, SurveyTally] = {}
         self.hit_observation: list[Integers] = []
@@ -258,7 +259,7 @@ class _Folding:
 
     def _groups_of(self, number: int) -> Groups:
         if number not in self.groups:
-            self.groups[number] = NO_CELLS.groups()
+            self.groups[number] = self.cells.get(number, NO_CELLS).groups()
         return self.groups[number]
 
     def _match(self, hits: Hits, look: Look) -> Integers:

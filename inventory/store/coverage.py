@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from inventory.domain.evidence import Look
 from inventory.domain.ownership import ground_of
 from inventory.domain.places import City, versions_by_level
+from inventory.domain.registration import in_order
 from inventory.store import cities
 from inventory.store.copy import instants
 from inventory.store.schema import coverage
@@ -19,7 +20,7 @@ CITY = 0
 """In place of an area version: the whole city."""
 _LEAST_SHARE = 1e-9
 _NEWEST_SHARE = 1e-3
-"""A look that still is the newest on less than this share of an area says nothing of its count."""
+"""A model whose looks still are the newest on less than this share of an area says nothing of its count."""
 
 
 def outside_of(level_rank: int) -> int:
@@ -42,7 +43,7 @@ def replace_coverage(connection: Connection, city: City, class_name: str, seen: 
     )
     looks = [
         _LookedAt(at=look.at, ground=ground_of(look), models=frozenset(scene.model for scene in look.scenes))
-        for look in sorted(seen, key=lambda look: look.at)
+        for look in in_order(seen)
     ]
     if not looks:
         return
@@ -85,29 +86,46 @@ def _steps(ground: shapely.Geometry, looks: list[_LookedAt]) -> list[dict[str, o
     shapely.prepare(ground)
     touching = [look for look in looks if shapely.intersects(ground, look.ground)]
     whole = float(shapely.area(ground))
+    several = len({look.models for look in touching}) > 1
     steps: list[dict[str, object]] = []
     covered: shapely.Geometry = shapely.MultiPolygon()
+    newest: dict[frozenset[str], shapely.Geometry] = {}
     for number, look in enumerate(touching):
-        covered = shapely.union(covered, shapely.intersection(ground, look.ground))
+        seen = shapely.intersection(ground, look.ground)
+        covered = shapely.union(covered, seen)
+        if several:
+            newest = _newest_after(newest, look, seen)
         if number + 1 < len(touching) and touching[number + 1].at == look.at:
             continue
         share = min(float(shapely.area(covered)) / whole, 1.0) if whole else 0.0
         if share > _LEAST_SHARE:
-            oldest, newest, now = instants(np.array([touching[0].at, look.at, look.at])).to_pylist()
-            models = _newest_models(ground, touching[: number + 1], whole)
+            oldest, now = instants(np.array([touching[0].at, look.at])).to_pylist()
             steps.append(
-                {"at": now, "share": share, "oldest_look": oldest, "newest_look": newest, "models": models}
+                {
+                    "at": now,
+                    "share": share,
+                    "oldest_look": oldest,
+                    "newest_look": now,
+                    "models": sorted(look.models | _models_of(newest, whole)),
+                }
             )
     return steps
 
 
-def _newest_models(ground: shapely.Geometry, looks: list[_LookedAt], whole: float) -> list[str]:
-    """Models of the looks that are the newest on some of the ground: on their word the count stands."""
-    models: set[str] = set()
-    left = ground
-    for look in reversed(looks):
-        seen = shapely.intersection(left, look.ground)
-        if float(shapely.area(seen)) > _NEWEST_SHARE * whole or not models:
-            models |= look.models
-        left = shapely.difference(left, look.ground)
-    return sorted(models)
+def _newest_after(
+    newest: dict[frozenset[str], shapely.Geometry], look: _LookedAt, seen: shapely.Geometry
+) -> dict[frozenset[str], shapely.Geometry]:
+    """The ground of which each set of models saw the newest look, after one more look."""
+    left = {models: shapely.difference(ground, look.ground) for models, ground in newest.items()}
+    known = left.get(look.models)
+    return {**left, look.models: seen if known is None else shapely.union(known, seen)}
+
+
+def _models_of(newest: dict[frozenset[str], shapely.Geometry], whole: float) -> set[str]:
+    """Models whose looks are the newest on some of the ground: on their word the count stands."""
+    return {
+        model
+        for models, ground in newest.items()
+        if float(shapely.area(ground)) > _NEWEST_SHARE * whole
+        for model in models
+    }

@@ -40,6 +40,8 @@ class FoldedSurvey:
     """A survey that the stored states hold: of which look, free of which shift, over which ground (metric)."""
 
     survey_id: int
+    model: str
+    content: str
     at: int
     campaign: int
     shift: Shift | None
@@ -85,16 +87,22 @@ def load_looks(connection: Connection, city: City, asset_class: AssetClass) -> L
             (survey_class.c.in_force & survey_class.c.adequate) | survey_class.c.folded_at.is_not(None),
         )
     ).all()
-    to_metric = Transformer.from_crs(4326, city.metric_crs, always_xy=True)
+    # All at once: one call a survey costs more than all the rest of a decision in a city of hundreds of scenes.
+    grounds = _to_metric(
+        shapely.from_wkb(np.array([bytes(row.surveyed) for row in rows], object)),
+        Transformer.from_crs(4326, city.metric_crs, always_xy=True),
+    )
     campaigns: dict[int, list[tuple[int, SceneLook]]] = defaultdict(list)
     folded: dict[int, FoldedSurvey] = {}
     reliabilities: dict[str, Reliability] = {}
-    for row in rows:
-        surveyed = _to_metric(shapely.from_wkb(bytes(row.surveyed)), to_metric)
+    for row, surveyed in zip(rows, grounds, strict=True):
         shift = _shift(row)
+        content = row.pixel_hash + row.georeference_hash
         if row.folded_at is not None:
             folded[row.id] = FoldedSurvey(
                 survey_id=row.id,
+                model=row.model_sha256,
+                content=content,
                 at=to_micros(row.folded_at),
                 campaign=row.folded_campaign,
                 shift=shift,
@@ -110,7 +118,7 @@ def load_looks(connection: Connection, city: City, asset_class: AssetClass) -> L
             reliability=reliabilities[row.model_sha256],
             ground_resolution_m=row.ground_resolution_m,
             surveyed=surveyed,
-            content=row.pixel_hash + row.georeference_hash,
+            content=content,
             observations=NO_OBSERVATIONS,
             shift=shift,
         )

@@ -56,7 +56,10 @@ _REANCHOR = text(
         JOIN urban_inventory.scene s ON s.id = v.scene_id
         WHERE v.city_id = :city
     ), concerned AS (
-        SELECT DISTINCT a.id, a.anchor, a.root_observation, coalesce(a.alias_of, a.id) AS carrier
+        -- Whose track the anchor is in, not whose alias the id is: what people merged are two tracks.
+        SELECT DISTINCT a.id, a.anchor, a.root_observation,
+            coalesce((SELECT h.asset_id FROM urban_inventory.asset_hit h
+                      WHERE h.city_id = a.city_id AND h.observation_id = a.anchor), a.id) AS carrier
         FROM urban_inventory.observation o
         JOIN urban_inventory.asset a ON a.city_id = o.city_id
             AND (a.anchor = o.id OR a.root_observation = o.id
@@ -114,9 +117,9 @@ _OF_DECISIONS = text(
 )
 _OF_TRACKS = text(
     """
-    SELECT a.id, coalesce(h.asset_id, a.alias_of, a.id) AS carrier, a.anchor
+    SELECT a.id, h.asset_id AS carrier, a.anchor
     FROM urban_inventory.asset a
-    LEFT JOIN urban_inventory.asset_hit h ON h.city_id = a.city_id AND h.observation_id = a.anchor
+    JOIN urban_inventory.asset_hit h ON h.city_id = a.city_id AND h.observation_id = a.anchor
     JOIN urban_inventory.observation o ON o.city_id = a.city_id AND o.id = a.anchor
     JOIN urban_inventory.survey_class k
         ON k.survey_id = o.survey_id AND k.class = a.class AND k.in_force AND k.adequate
@@ -344,11 +347,21 @@ _LINK = text(
     WHERE asset_hit.asset_id <> excluded.asset_id
     """
 )
+# Seen by a scene that does not own the ground, and by no other: in force, and of no track.
+_UNLINK = text(
+    """
+    DELETE FROM urban_inventory.asset_hit
+    WHERE city_id = :city AND observation_id = ANY(CAST(:observations AS bigint[]))
+    """
+)
 _CLEAR_HITS = text("DELETE FROM urban_inventory.staging_hit WHERE job = :job")
 
 
 def _link_hits(connection: Connection, city: City, folded: Folded, asset_of_track: Integers) -> None:
-    """Links are overwritten, never removed: an id whose evidence is withdrawn finds its way back by them."""
+    """Links are kept while evidence is withdrawn, so that its id finds its way back; those that hold no more go."""
+    of_none = np.setdiff1d(folded.decided_observations, folded.hit_observation)
+    if len(of_none):
+        connection.execute(_UNLINK, {"city": city.id, "observations": of_none.tolist()})
     if not len(folded.hit_observation):
         return
     job = next_job(connection)

@@ -10,17 +10,30 @@ from sqlalchemy import text
 
 from detection.errors import Conflict
 from detection.taxonomy import SceneKind
-from inventory import evidence_changes
+from inventory import evidence_changes, refolding
 from inventory.counting import count
 from inventory.decisions import NewDecision, decide
+from inventory.domain import cells
 from inventory.domain.evidence import DecisionKind
 from inventory.domain.tally import CountRow
 from inventory.ingest import Status
 from inventory.store import cities, decisions
 from inventory.store.database import Database
-from tests.support.grove import BASE, CODE, ZONE, Grove, known_now, lon_lat_of, make_grove, replayed
+from tests.support.grove import (
+    BASE,
+    CODE,
+    ZONE,
+    Grove,
+    check_fresh,
+    check_rebuild,
+    known_now,
+    lon_lat_of,
+    make_grove,
+    replayed,
+)
 from tests.support.surveys import (
     CANOPIES,
+    CROWNS,
     Stored,
     database_clock,
     make_card,
@@ -249,6 +262,19 @@ def alias_of(city: Grove, public: str) -> str | None:
         return connection.execute(query, {"id": public}).scalar_one_or_none()
 
 
+def test_r7_an_id_merged_away_does_not_come_back_as_the_name_of_the_other_track(city: Grove) -> None:
+    near = (107.0, 100.0)
+    second = look(city, "2022-05-01", A, near)
+    older, newer = (assets(city)[x, 100].public_id for x in (100, 107))
+    said(city, DecisionKind.MERGE, "2024-01-01", asset=older, other_asset=newer)
+    # Earlier imagery shows the younger one alone: it is the longer known now, and the older its alias.
+    look(city, "2021-05-01", near)
+    assert alias_of(city, older) == newer
+    withdraw(city, second.survey)
+    assert assets(city)[107, 100].public_id == newer
+    check_rebuild(city)
+
+
 # --- R9: absence -----------------------------------------------------------------------------------------
 
 
@@ -291,6 +317,56 @@ def test_r9_a_replacement_names_what_it_replaces_in_the_store(city: Grove) -> No
         ).all()
     ((new, replaced),) = pairs
     assert (replaced, new != old) == (old, True)
+
+
+# --- R1: the order of ingest ----------------------------------------------------------------------------
+
+WEST, EAST = (0.0, 0.0, 400.0, 400.0), (2_600.0, 0.0, 3_000.0, 400.0)
+FAR = (2_700.0, 100.0)
+
+
+def whole(city: Grove) -> None:
+    """A first look at the whole city, each cell of which is listed by itself."""
+    places = [(x, y) for x in range(60, 3_000, 100) for y in range(60, 2_000, 100)]
+    look(city, "2020-05-01", *places, ground=(0.0, 0.0, 3_000.0, 2_000.0))
+
+
+@pytest.fixture
+def folded_by_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the city is: as in a large one."""
+    monkeypatch.setattr(cells, "GROUP_LEAST_HITS", 1)
+    monkeypatch.setattr(refolding, "_EVERYTHING_FROM_SHARE", 2.0)
+
+
+@pytest.mark.usefixtures("folded_by_cell")
+def test_r1_another_leading_scene_speaks_for_the_far_end_of_its_look(city: Grove) -> None:
+    whole(city)
+    city.choose(CROWNS)
+    look(city, "2021-05-01", A, B, ground=WEST, pixels="b" * 64)
+    box = shapely.box(EAST[0] + BASE[0], EAST[1] + BASE[1], EAST[2] + BASE[0], EAST[3] + BASE[1])
+    seen = make_seen([(FAR[0] + BASE[0], FAR[1] + BASE[1])], origin=BASE)
+    leading = make_survey(box, noon("2021-05-01"), seen, pixels="a" * 64)
+    city.store(leading)
+    city.store(leading.by(CANOPIES, seen))
+    city.choose(CANOPIES)
+    check_fresh(city)
+
+
+@pytest.mark.usefixtures("folded_by_cell")
+def test_r1_a_far_scene_may_turn_the_order_of_two_looks_of_one_instant(city: Grove) -> None:
+    whole(city)
+    look(city, "2021-05-01", A, B, ground=WEST, pixels="c" * 64, source="plane")
+    look(city, "2021-05-01", (102.0, 101.0), C, ground=WEST, pixels="b" * 64, source="drone")
+    look(city, "2021-05-01", FAR, ground=EAST, pixels="a" * 64, source="plane")
+    check_fresh(city)
+
+
+def test_r1_new_areas_read_looks_of_one_instant_in_the_order_of_the_fold(city: Grove) -> None:
+    city.choose(CANOPIES)
+    look(city, "2021-05-01", A, pixels="a" * 64, source="drone", card=CANOPIES)
+    look(city, "2021-05-01", A, pixels="b" * 64, source="plane")
+    assert city.areas(0, date(2020, 1, 1))
+    check_rebuild(city)
 
 
 # --- R11: decisions --------------------------------------------------------------------------------------
@@ -370,6 +446,18 @@ def test_r11_described_and_split_as_told(city: Grove) -> None:
     assert assets(city)[100, 100].details == {"species": "oak", "height": 7}
     assert listed(city) == {(100, 100), (104, 100), (150, 100)}
     assert len({row.public_id for row in assets(city).values()}) == 3
+
+
+def test_r11_of_two_put_on_one_spot_the_first_is_met_first_by_whatever_fold(city: Grove) -> None:
+    look(city, "2021-05-01", A, B)
+    asset = assets(city)[100, 100].public_id
+    spot = place_lon_lat((104.0, 103.0))
+    for _ in range(2):
+        said(city, DecisionKind.SPLIT, "2022-05-01", asset=asset, lon_lat=spot)
+    one_of_them = assets(city)[104, 103].public_id
+    said(city, DecisionKind.REJECT, "2023-05-01", asset=one_of_them)
+    check_fresh(city)
+    check_rebuild(city)
 
 
 def test_r11_merge_stands_for_hits_on_both_in_later_looks(city: Grove) -> None:
