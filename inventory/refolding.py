@@ -17,7 +17,6 @@ from detection.taxonomy import AssetClass, ClassKind, Taxonomy
 from inventory.domain.cells import (
     CELL_M,
     NO_CELLS,
-    Groups,
     LookCells,
     cell_of,
     cells_around,
@@ -452,17 +451,13 @@ def _is_nearly_all(some: Integers, cells: Mapping[int, LookCells]) -> bool:
 
 
 def _with_mates(region: Integers, cells: Mapping[int, LookCells]) -> Integers:
-    """The region, and all cells that are listed together with one of it by any look (R8)."""
-    groups: dict[int, Groups] = {}
-    while True:
-        for number, known in cells.items():
-            # A city has hundreds of looks, a decision the ground of few.
-            if number not in groups and np.isin(known.cell, region).any():
-                groups[number] = known.groups()
-        wider = np.unique(np.concatenate([region, *(group.mates(region) for group in groups.values())]))
-        if len(wider) == len(region):
-            return region
-        region = wider
+    """The region, and the cells that any look lists together with one of it (R8).
+
+    Not their company in turn: the fold says where it needs that.
+    """
+    # A city has hundreds of looks, a decision the ground of few.
+    near = [known for known in cells.values() if np.isin(known.cell, region).any()]
+    return np.unique(np.concatenate([region, *(known.groups().mates(region) for known in near)]))
 
 
 def _extent(look: Look) -> shapely.Geometry:
