@@ -4,6 +4,8 @@ The whole file is read and checked before any of it is stored. Programs that dra
 as null or ""; both mean that nothing is said.
 """
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -14,14 +16,14 @@ import orjson
 
 from detection.errors import CallerError, UrbanInventoryError
 from detection.taxonomy import Taxonomy
+from inventory.dates import parse_instant
 from inventory.decisions import Decided, NewDecision, decide_all
 from inventory.domain.evidence import DecisionKind
 from inventory.errors import DecisionsUnusable, DecisionUnusable, JsonUnusable
-from inventory.ingest import parse_taken_at
 from inventory.store.database import Database
 
 _LIMIT_BYTES = 64 * 1024**2
-_LON_LAT_NAMES = ("CRS84", "EPSG::4326", "EPSG:4326")
+_LON_LAT_NAME = re.compile(r"(^|[:/])(CRS84|EPSG:(|:|[0-9.]+:)4326)$", re.IGNORECASE)
 _LONGEST_TEXT = 2_000
 _KINDS = ", ".join(kind.value for kind in DecisionKind)
 _ANOTHER_PLACE = (DecisionKind.MOVE, DecisionKind.SPLIT)
@@ -29,16 +31,17 @@ _ANOTHER_PLACE = (DecisionKind.MOVE, DecisionKind.SPLIT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionFile:
-    """What a file says: decisions in the order of its features."""
+    """What a file says: decisions in the order of its features, and the SHA-256 of what they say."""
 
     path: Path
+    content_hash: str
     decisions: tuple[NewDecision, ...]
 
 
 def decide_file(
     database: Database, city_code: str, file: Path, *, taxonomy: Taxonomy, author: str = "local"
 ) -> list[Decided]:
-    """Records all decisions of a file in one transaction, or none.
+    """Records all decisions of a file in one transaction, or none; the same file again changes nothing.
 
     Args:
         author: of features that name none.
@@ -51,11 +54,9 @@ def decide_file(
     """
     read = read_decisions(file, author=author)
     try:
-        return decide_all(database, city_code, read.decisions, taxonomy=taxonomy)
+        return decide_all(database, city_code, read.decisions, taxonomy=taxonomy, file_hash=read.content_hash)
     except DecisionsUnusable as error:
         raise DecisionsUnusable(error.problems, of=error.of, where=str(file), noun="feature") from error
-    except DecisionUnusable as error:
-        raise DecisionsUnusable({0: error}, of=1, where=str(file), noun="feature") from error
 
 
 def read_decisions(file: Path, *, author: str = "local") -> DecisionFile:
@@ -75,7 +76,8 @@ def read_decisions(file: Path, *, author: str = "local") -> DecisionFile:
             problems[number] = error
     if problems:
         raise DecisionsUnusable(problems, of=len(features), where=str(file), noun="feature")
-    return DecisionFile(path=file, decisions=tuple(read))
+    said = hashlib.sha256(orjson.dumps(features, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return DecisionFile(path=file, content_hash=said, decisions=tuple(read))
 
 
 def _features(file: Path) -> list[Any]:
@@ -107,8 +109,8 @@ def _of_collection(document: Any, file: Path) -> list[Any]:
         raise DecisionUnusable(
             "this is no GeoJSON FeatureCollection", where=str(file), do="Save the points as GeoJSON."
         )
-    named = str(document.get("crs") or "CRS84")
-    if not any(name in named for name in _LON_LAT_NAMES):
+    named = _crs_name(document.get("crs"))
+    if not _LON_LAT_NAME.search(named):
         raise DecisionUnusable(
             f"the coordinates are in another CRS: {named[:80]}",
             where=str(file),
@@ -118,6 +120,14 @@ def _of_collection(document: Any, file: Path) -> list[Any]:
     if not isinstance(features, list) or not features:
         raise DecisionUnusable("there are no features in it", where=str(file), do="Give a point a decision.")
     return features
+
+
+def _crs_name(crs: Any) -> str:
+    """The name in GeoJSON's old member ``crs``, which many programs still write."""
+    if crs is None:
+        return "CRS84"
+    properties = crs.get("properties") if isinstance(crs, dict) else None
+    return str(properties.get("name") if isinstance(properties, dict) else crs)
 
 
 # --- one feature -------------------------------------------------------------------------------------------
@@ -135,7 +145,7 @@ def _decision(feature: Any, author: str) -> NewDecision:
     kind = _kind(said)
     asset = said.text("asset")
     place = _point(feature.get("geometry"), needed=asset is None and kind is not DecisionKind.RETRACT)
-    at = parse_taken_at(said.needed("at", "since when it is so, as 2026-11-02"))
+    at = parse_instant(said.needed("at", "since when it is so, as 2026-11-02"))
     reason = said.needed("reason", "why, for those who read it later")
     target, second = _places(kind, asset, place, said)
     described = said.text("text")
@@ -223,7 +233,9 @@ def _lon_lat(value: Any) -> tuple[float, float]:
     if not (-180 <= lon <= 180 and -90 <= lat <= 90):
         raise DecisionUnusable(
             f"({lon:g}, {lat:g}) is outside of ±180, ±90",
-            do="Positions are longitude, latitude in degrees (EPSG:4326), not metres of a projection.",
+            do="Longitude comes first: they are swapped."
+            if -90 <= lon <= 90 and -180 <= lat <= 180
+            else "Positions are longitude, latitude in degrees (EPSG:4326), not metres of a projection.",
         )
     return lon, lat
 
@@ -243,6 +255,8 @@ class _Properties:
             raise DecisionUnusable(f"{name} is no text but {str(value)[:40]}", do=f"Write {name} as a text.")
         if len(value) > _LONGEST_TEXT:
             raise DecisionUnusable(f"{name} has {len(value):,} letters", do=f"At most {_LONGEST_TEXT:,}.")
+        if "\x00" in value:
+            raise DecisionUnusable(f"{name} has a zero byte in it", do="Take it out.")
         return value.strip() or None
 
     def needed(self, name: str, what: str) -> str:

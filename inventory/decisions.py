@@ -6,23 +6,28 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import shapely
 from pyproj import Transformer
 
 from detection.errors import CallerError, UrbanInventoryError
 from detection.taxonomy import ClassKind, Taxonomy
+from inventory.dates import instant_in
 from inventory.domain.binding import REACH_M, meant
 from inventory.domain.evidence import DecisionKind
 from inventory.domain.matching import GATE_MAXIMUM_M
 from inventory.domain.places import City
 from inventory.errors import DecisionsUnusable, DecisionUnusable
 from inventory.refolding import refold
-from inventory.store import cities, decisions
+from inventory.store import cities, decisions, surveys
 from inventory.store.database import Connection, Database, Patience
 from inventory.store.decisions import AssetPlace
 from inventory.store.states import Cause
 
 _NEEDS_PLACE = (DecisionKind.MOVE, DecisionKind.ADD, DecisionKind.SPLIT)
+_ONE_CROWN_M = 40.0
+"""Wider than any crown: what stands further apart was never taken for one thing, nor one thing for two."""
+_TWO_THINGS_M = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,51 +64,85 @@ class Decided:
     Attributes:
         asset: the asset it found; None: nothing stands there as of its date, and it waits for imagery.
         made: the asset that it brought into being: of an addition where nothing stood, of a split.
+        is_new: False for one that the same file has said before.
     """
 
     decision: str
     kind: DecisionKind
     asset: str | None
     made: str | None
+    is_new: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """The object of ``decide --json``."""
-        return {"decision": self.decision, "kind": self.kind.value, "asset": self.asset, "made": self.made}
+        return {
+            "decision": self.decision,
+            "kind": self.kind.value,
+            "asset": self.asset,
+            "made": self.made,
+            "status": "recorded" if self.is_new else "unchanged",
+        }
 
 
 def decide(database: Database, city_code: str, new: NewDecision, *, taxonomy: Taxonomy) -> str:
     """Records a decision and folds it in; returns its public id.
 
     Raises:
-        UnknownName, DecisionUnusable, StoreBusy: as ``decide_all``.
+        UnknownName: no such city, asset, class or decision.
+        DecisionUnusable: something is missing, the place lies outside the city, or means no or several assets.
+        TimeUnusable: the date has not come yet.
+        StoreBusy: another job wrote for more than 30 s.
     """
-    (decided,) = decide_all(database, city_code, [new], taxonomy=taxonomy)
-    return decided.decision
+    return decide_one(database, city_code, new, taxonomy=taxonomy).decision
+
+
+def decide_one(database: Database, city_code: str, new: NewDecision, *, taxonomy: Taxonomy) -> Decided:
+    """Like ``decide``; says what the decision found and made."""
+    try:
+        (decided,) = decide_all(database, city_code, [new], taxonomy=taxonomy)
+    except DecisionsUnusable as error:
+        raise error.problems[0] from None
+    return decided
 
 
 def decide_all(
-    database: Database, city_code: str, new: Sequence[NewDecision], *, taxonomy: Taxonomy
+    database: Database,
+    city_code: str,
+    new: Sequence[NewDecision],
+    *,
+    taxonomy: Taxonomy,
+    file_hash: str | None = None,
 ) -> list[Decided]:
     """Records decisions in their order and folds them in, all in one transaction or none.
 
     Each speaks of the inventory as it was before: one that needs what another makes belongs in a later call.
 
+    Args:
+        file_hash: of the file that says all this; the same again changes nothing.
+
     Raises:
-        UnknownName: no such city, asset, class or decision.
-        DecisionUnusable: something is missing, the place lies outside the city, or means no or several assets.
-        DecisionsUnusable: likewise, where several were given: ``problems`` holds each, by its number.
+        UnknownName: no such city.
+        DecisionsUnusable: ``problems`` holds for each unusable one, by its number, what ``decide`` would raise.
         StoreBusy: another job wrote for more than 30 s.
     """
     with database.transaction(Patience.DECISION) as connection:
         city = cities.get_city(connection, city_code)
         cities.lock_city(connection, city.id)
-        stored = _all_resolved(connection, city, new, taxonomy)
-        ids = [decisions.insert_decision(connection, city, **one) for one in stored]
-        classes = {one["class_name"] for one in stored}
-        refold(connection, city, taxonomy, classes, _cause(new, ids), surveys_changed=False)
+        ids = None if file_hash is None else _recorded_before(connection, city, file_hash)
+        is_new = ids is None
+        if ids is None:
+            stored = _all_resolved(connection, city, new, taxonomy)
+            ids = [decisions.insert_decision(connection, city, **one) for one in stored]
+            classes = {one["class_name"] for one in stored}
+            refold(connection, city, taxonomy, classes, _cause(new, ids), surveys_changed=False)
+            if file_hash is not None:
+                authors = ", ".join(dict.fromkeys(one.author for one in new))
+                surveys.log_event(connection, city, "decided", file_hash, author=authors, decisions=ids)
         bound = decisions.bound_assets(connection, city, ids)
     return [
-        Decided(decision=public, kind=one.kind, asset=bound[public].asset, made=bound[public].made)
+        Decided(
+            decision=public, kind=one.kind, asset=bound[public].asset, made=bound[public].made, is_new=is_new
+        )
         for one, public in zip(new, ids, strict=True)
     ]
 
@@ -118,8 +157,6 @@ def _cause(new: Sequence[NewDecision], ids: Sequence[str]) -> Cause:
 def _all_resolved(
     connection: Connection, city: City, new: Sequence[NewDecision], taxonomy: Taxonomy
 ) -> list[dict[str, Any]]:
-    if len(new) == 1:
-        return [_resolved(connection, city, new[0], taxonomy)]
     stored: list[dict[str, Any]] = []
     problems: dict[int, UrbanInventoryError] = {}
     for number, one in enumerate(new):
@@ -144,6 +181,8 @@ def _resolved(connection: Connection, city: City, new: NewDecision, taxonomy: Ta
     details = dict(new.details)
     if new.kind in _NEEDS_PLACE:
         details["x"], details["y"] = _metric(city, _place(new, city))
+    if new.kind is DecisionKind.SPLIT:
+        _require_near("its second half", known, (details["x"], details["y"]))
     if new.kind is DecisionKind.RECLASSIFY:
         if new.class_name is None:
             raise DecisionUnusable("“reclassify” needs a class", do="Name it: --class CLASS.")
@@ -154,6 +193,7 @@ def _resolved(connection: Connection, city: City, new: NewDecision, taxonomy: Ta
             raise DecisionUnusable(
                 f"{known.public_id} cannot be merged with itself", do="Name two different assets."
             )
+        _require_near(other.public_id, known, (other.x, other.y), may_touch=True)
         details["x"], details["y"] = other.x, other.y
         details["with"] = other.public_id
     return {
@@ -166,6 +206,28 @@ def _resolved(connection: Connection, city: City, new: NewDecision, taxonomy: Ta
         "details": details,
         "retracts": None,
     }
+
+
+def _require_near(
+    what: str, known: AssetPlace, place: tuple[float, float], *, may_touch: bool = False
+) -> None:
+    """Two things that were taken for one, or one for two, stand under what could be one crown."""
+    distance = float(np.hypot(place[0] - known.x, place[1] - known.y))
+    if distance > _ONE_CROWN_M:
+        raise DecisionUnusable(
+            f"{what} is {distance:,.0f} m away from {known.public_id}: no crown is as wide",
+            do="Check ids and places.",
+        )
+    if distance < _TWO_THINGS_M and not may_touch:
+        raise DecisionUnusable(
+            f"{what} is where {known.public_id} stands", do="Give the place of the second one."
+        )
+
+
+def _recorded_before(connection: Connection, city: City, file_hash: str) -> list[str] | None:
+    """The decisions that the same file has brought."""
+    details = surveys.details_of_event(connection, city, "decided", file_hash)
+    return None if details is None else list(details["decisions"])
 
 
 def _subject(
@@ -280,4 +342,4 @@ def _metric(city: City, lon_lat: tuple[float, float]) -> tuple[float, float]:
 def _instant(at: datetime | None, city: City) -> datetime:
     if at is None:
         return datetime.now(UTC)
-    return at if at.tzinfo else at.replace(tzinfo=ZoneInfo(city.time_zone))
+    return instant_in(city, at)

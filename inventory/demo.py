@@ -26,10 +26,11 @@ from detection.sweep import Progress, SweepOptions
 from detection.taxonomy import Taxonomy
 from inventory.boundaries import AreaFile
 from inventory.counting import OUTSIDE, count
+from inventory.dates import parse_instant
 from inventory.demo_scenes import Demo, DemoCity, DemoScene, Say, fetch_members, lay_out
 from inventory.domain.places import City
 from inventory.domain.tally import CountRow
-from inventory.ingest import Ingested, IngestOptions, ingest, parse_taken_at
+from inventory.ingest import Ingested, IngestOptions, ingest
 from inventory.onboarding import CityRequest, add_city
 from inventory.store import cities, observations, surveys
 from inventory.store.database import Connection, Database, Patience
@@ -129,7 +130,7 @@ def run_demo(
             registry=registry,
             taxonomy=taxonomy,
             options=IngestOptions(
-                taken_at=parse_taken_at(city.taken_at),
+                taken_at=parse_instant(city.taken_at),
                 source=demo.source.name,
                 licence=demo.source.licence,
                 attribution=demo.source.attribution,

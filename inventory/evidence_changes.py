@@ -14,6 +14,7 @@ from detection.errors import Conflict, UnknownName
 from detection.imagery.scene import open_scene
 from detection.models import Model
 from detection.taxonomy import Taxonomy
+from inventory.dates import instant_in
 from inventory.domain.places import City
 from inventory.refolding import refold
 from inventory.store import cities, states, surveys
@@ -79,7 +80,7 @@ def redate_scene(
         city = _locked(connection, city_code)
         row = surveys.get_scene(connection, city, scene)
         zone = ZoneInfo(city.time_zone)
-        taken_at = taken_at if taken_at.tzinfo else taken_at.replace(tzinfo=zone)
+        taken_at = instant_in(city, taken_at, where=row.public_id)
         changes: dict[str, object] = {"taken_at": taken_at}
         if row.campaign == row.taken_at.astimezone(zone).date().isoformat():
             of_source = surveys.source_id(connection, city, row.source, licence=None, attribution=None)

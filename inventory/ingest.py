@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, time
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,11 @@ from detection.imagery.scene import Scene
 from detection.models import Model, ModelRegistry
 from detection.sweep import Progress, SweepOptions, SweepResult, settings_key, sweep
 from detection.taxonomy import Taxonomy
+from inventory.dates import instant_in
 from inventory.domain.datum import gcj02_to_wgs84, wgs84_to_gcj02
 from inventory.domain.fold import SurveyTally
 from inventory.domain.places import City
-from inventory.errors import StoreError, TimeUnusable
+from inventory.errors import StoreError
 from inventory.refolding import refold
 from inventory.store import cities, identities, surveys
 from inventory.store.database import Connection, Database, Patience
@@ -241,15 +242,7 @@ def _look_over(database: Database, city: City, file: Path, options: IngestOption
     taken_at = _taken_at(scene, city, options.taken_at)
     with database.transaction(read_only=True) as connection:
         known = surveys.scene_with_pixels(connection, city, scene.pixel_hash)
-    if known is not None and known.taken_at != taken_at:
-        zone = ZoneInfo(city.time_zone)
-        before, now = (at.astimezone(zone).isoformat() for at in (known.taken_at, taken_at))
-        raise Conflict(
-            f"these pixels are scene {known.public_id} already, taken at {before}, not {now}",
-            where=scene.name,
-            do=f"To correct its date: urban-inventory scene redate {known.public_id} --city {city.code} "
-            f"--taken-at {now}",
-        )
+    _require_same_date(known, taken_at, city, scene)
     local_day = taken_at.astimezone(ZoneInfo(city.time_zone)).date()
     return _Candidate(
         file=file,
@@ -260,6 +253,19 @@ def _look_over(database: Database, city: City, file: Path, options: IngestOption
     )
 
 
+def _require_same_date(known: SceneRow | None, taken_at: datetime, city: City, scene: Scene) -> None:
+    if known is None or known.taken_at == taken_at:
+        return
+    zone = ZoneInfo(city.time_zone)
+    before, now = (at.astimezone(zone).isoformat() for at in (known.taken_at, taken_at))
+    raise Conflict(
+        f"these pixels are scene {known.public_id} already, taken at {before}, not {now}",
+        where=scene.name,
+        do=f"To correct its date: urban-inventory scene redate {known.public_id} --city {city.code} "
+        f"--taken-at {now}",
+    )
+
+
 def _taken_at(scene: Scene, city: City, given: datetime | None) -> datetime:
     """When the scene was taken: as told, else by the file's own tag, never by the file's time (R2)."""
     taken = given if given is not None else scene.taken_at
@@ -267,24 +273,7 @@ def _taken_at(scene: Scene, city: City, given: datetime | None) -> datetime:
         raise SceneWithoutDate(
             "nothing says when the image was taken", where=scene.name, do="Name it: --taken-at 2025-06-30."
         )
-    return taken if taken.tzinfo else taken.replace(tzinfo=ZoneInfo(city.time_zone))
-
-
-def parse_taken_at(given: str) -> datetime:
-    """``2025-06-30`` (noon of that day) or ``2025-06-30T10:15[:00][+08:00]``; naive without an offset.
-
-    Raises:
-        TimeUnusable: neither.
-    """
-    try:
-        if len(given) == len("2025-06-30"):
-            # A day without an hour: noon is within it under any clock, and its end is not tomorrow.
-            return datetime.combine(date.fromisoformat(given), time(12))
-        return datetime.fromisoformat(given)
-    except ValueError:
-        raise TimeUnusable(
-            f"“{given}” is no date", do="Write 2025-06-30, 2025-06-30T10:15 or 2025-06-30T10:15+08:00."
-        ) from None
+    return instant_in(city, taken, where=scene.name)
 
 
 def _on_earth(ground: shapely.Geometry, datum: str | None) -> Any:
@@ -446,11 +435,12 @@ def _store(
     if not swept:
         return []
     stored: list[tuple[_Swept, int, Ingested]] = []
+    refused: list[tuple[Path, Ingested]] = []
     with database.transaction(Patience.JOB) as connection:
         cities.lock_city(connection, city.id)
         scenes: dict[str, tuple[int, str]] = {}
         touched: set[str] = set()
-        for one in swept:
+        for one in _as_known_now(connection, city, swept, refused):
             classes = [name for name in one.model.card.output.classes if name in taxonomy.classes]
             touched.update(classes)
             touched.update(_classes_superseded(connection, city, one.candidate, taxonomy))
@@ -460,10 +450,30 @@ def _store(
         )
         tallies = refold(connection, city, taxonomy, touched, cause)
         in_force = {row.id for row in surveys.list_surveys(connection, city) if row.in_force}
-    return [
+    return refused + [
         (one.candidate.file, _with_tally(outcome, tallies.get(survey_id), in_force=survey_id in in_force))
         for one, survey_id, outcome in stored
     ]
+
+
+def _as_known_now(
+    connection: Connection, city: City, swept: Sequence[_Swept], refused: list[tuple[Path, Ingested]]
+) -> list[_Swept]:
+    """What was swept, beside the scenes that are stored now: others may have written while the network looked."""
+    known: dict[str, SceneRow | None] = {}
+    usable: list[_Swept] = []
+    for one in swept:
+        scene = one.candidate.scene
+        if scene.pixel_hash not in known:
+            known[scene.pixel_hash] = surveys.scene_with_pixels(connection, city, scene.pixel_hash)
+        try:
+            _require_same_date(known[scene.pixel_hash], one.candidate.taken_at, city, scene)
+        except Conflict as error:
+            outcome = Ingested(file=str(one.candidate.file), status=Status.REFUSED, error=error)
+            refused.append((one.candidate.file, outcome))
+            continue
+        usable.append(replace(one, candidate=replace(one.candidate, known=known[scene.pixel_hash])))
+    return usable
 
 
 def _store_survey(
@@ -522,7 +532,7 @@ def _store_survey(
 def _store_scene(connection: Connection, city: City, one: _Swept, options: IngestOptions) -> tuple[int, str]:
     """The scene's row: the one there is, or a new one, which takes the place of one wrongly placed (R2)."""
     candidate, scene = one.candidate, one.candidate.scene
-    known = surveys.scene_with_pixels(connection, city, scene.pixel_hash)
+    known = candidate.known
     if known is not None and not candidate.supersedes:
         return known.id, known.public_id
     of_source = surveys.source_id(

@@ -12,12 +12,12 @@ from api.cli.detection import JsonOption
 from api.cli.options import AuthorOption, CityOption, ClassOption, parse_classes
 from api.cli.store import open_store
 from detection.taxonomy import shipped_taxonomy
+from inventory.dates import parse_instant
 from inventory.decision_files import decide_file
-from inventory.decisions import Decided, NewDecision, decide_all
+from inventory.decisions import Decided, NewDecision, decide_one
 from inventory.domain.evidence import DecisionKind
 from inventory.domain.places import City
 from inventory.errors import DecisionUnusable
-from inventory.ingest import parse_taken_at
 from inventory.reviewing import open_reviews
 from inventory.store.reviews import Review
 
@@ -72,13 +72,13 @@ def decide_asset(
         lon_lat=_lon_lat(lon_lat),
         other_asset=other,
         retracts=decision,
-        at=None if at is None else parse_taken_at(at),
+        at=None if at is None else parse_instant(at),
         author=author,
         reason=reason,
         details={"text": text} if text else {},
     )
     with open_store() as (database, _):
-        (decided,) = decide_all(database, city, [new], taxonomy=shipped_taxonomy())
+        decided = decide_one(database, city, new, taxonomy=shipped_taxonomy())
     if as_json:
         output.print_json(decided.as_json())
     else:
@@ -96,7 +96,8 @@ def _decide_file(city: str, file: Path, author: str, *, as_json: bool) -> None:
         ("feature", "decision", "kind", "what it found"),
         [(number, one.decision, one.kind.value, _found(one)) for number, one in enumerate(decided, start=1)],
     )
-    output.results.print(f"{len(decided):,} decision{'s' if len(decided) != 1 else ''} recorded")
+    what = "recorded" if decided[0].is_new else "recorded before from the same file; nothing was changed"
+    output.results.print(f"{len(decided):,} decision{'s' if len(decided) != 1 else ''} {what}")
 
 
 def _found(decided: Decided) -> str:

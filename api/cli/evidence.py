@@ -13,7 +13,8 @@ from api.cli.store import open_store
 from detection.sweep import SweepOptions
 from detection.taxonomy import shipped_taxonomy
 from inventory import evidence_changes
-from inventory.ingest import IngestOptions, parse_taken_at, rerun
+from inventory.dates import parse_instant
+from inventory.ingest import IngestOptions, rerun
 from inventory.model_comparison import CountUnder, ModelComparison, compare_models, draw_comparison
 from inventory.store import cities, surveys
 from inventory.store.surveys import SceneRow, SurveyRow
@@ -130,7 +131,7 @@ def redate(
     """Correct when a scene was taken; counts of all dates follow."""
     with open_store() as (database, _):
         row = evidence_changes.redate_scene(
-            database, city, scene, parse_taken_at(taken_at), taxonomy=shipped_taxonomy(), author=author
+            database, city, scene, parse_instant(taken_at), taxonomy=shipped_taxonomy(), author=author
         )
     _show_scenes([row], as_json=as_json)
 

@@ -22,8 +22,9 @@ from api.cli.options import AuthorOption, CityOption
 from api.cli.store import open_store
 from detection.sweep import SweepOptions
 from detection.taxonomy import shipped_taxonomy
+from inventory.dates import parse_instant
 from inventory.errors import StoreError
-from inventory.ingest import Ingested, IngestOptions, Status, ingest, parse_taken_at
+from inventory.ingest import Ingested, IngestOptions, Status, ingest
 
 
 def register(app: typer.Typer) -> None:
@@ -71,7 +72,7 @@ def ingest_files(
             registry=model_registry(),
             taxonomy=shipped_taxonomy(),
             options=IngestOptions(
-                taken_at=parse_taken_at(taken_at) if taken_at else None,
+                taken_at=parse_instant(taken_at) if taken_at else None,
                 source=source,
                 campaign=campaign,
                 model=model,

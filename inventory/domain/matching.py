@@ -27,6 +27,12 @@ _SHIFT_LEAST_PAIRS = 10
 _SHIFT_LEAST_SHARE = 0.15
 _SHIFT_LEAST_SIGMAS = 5.0
 _SHIFT_LEAST_M = 0.25
+# Half a kernel's support this far off is another answer.
+_SHIFT_APART_M = 2.5
+_SHIFT_RIVAL_SHARE = 0.5
+_SHIFT_BANDWIDTH_M = 1.0
+# Of two axes together, 90 % of errors are below 2.15 of it: 0.3 m.
+_SHIFT_GREATEST_ERROR_M = 0.14
 _SHIFT_STEP_M = 0.05
 
 
@@ -221,9 +227,11 @@ def estimate_shift(looked: Positions, known: Positions) -> Shift | None:
     """The displacement that most pairs share, or None when the pairs cannot tell.
 
     The mode of all displacements within 6 m, found by counting neighbours in displacement space and
-    refined by mean shift. It must stand out of the even background of chance pairs by five sigmas, and
-    be shown by three in ten of what was seen. Less than 0.25 m is none; above, it is given to 0.05 m, far
-    below any position's error, so that a few pairs more or less do not move a whole scene.
+    refined by mean shift. It must stand out of the even background of chance pairs by five sigmas and
+    be shown by three in twenty of what was seen; no other may have half its support (trees in rows fit
+    themselves one tree further on just as well); and its own error, 90 % of the time, must be below 0.3 m.
+    Less than 0.25 m is none; above, it is given to 0.05 m, far below any position's error, so that a few
+    pairs more or less do not move a whole scene.
     """
     if len(looked) < _SHIFT_LEAST_PAIRS or len(known) < _SHIFT_LEAST_PAIRS:
         return None
@@ -234,18 +242,46 @@ def estimate_shift(looked: Positions, known: Positions) -> Shift | None:
         return None
     moved = looked.xy[near.row] - known.xy[near.col]
     # Of very many pairs an even sample serves: the mode needs thousands, not millions.
-    moved = moved[np.lexsort((moved[:, 1], moved[:, 0]))][:: max(1, len(moved) // 20_000)]
-    tree = cKDTree(moved)
-    counts = tree.query_ball_point(moved, _SHIFT_KERNEL_M, return_length=True)
-    best = np.flatnonzero(counts == counts.max())
+    sample = np.lexsort((moved[:, 1], moved[:, 0]))[:: max(1, len(moved) // 20_000)]
+    moved, seen = moved[sample], np.asarray(near.row, np.int64)[sample]
+    counts = np.asarray(cKDTree(moved).query_ball_point(moved, _SHIFT_KERNEL_M, return_length=True))
+    support = int(counts.max())
+    best = np.flatnonzero(counts == support)
     mode = moved[best[np.argmin((moved[best] ** 2).sum(axis=1))]]
-    for _ in range(10):
-        mode = moved[tree.query_ball_point(mode, _SHIFT_KERNEL_M, return_sorted=True)].mean(axis=0)
-    support = len(tree.query_ball_point(mode, _SHIFT_KERNEL_M))
     background = len(moved) * (_SHIFT_KERNEL_M / _SHIFT_RADIUS_M) ** 2
+    apart = np.hypot(*(moved - mode).T) > _SHIFT_APART_M
+    rival = counts[apart].max(initial=0)
     share = support / len(moved) * near.nnz / len(looked)
-    stands_out = support - background > _SHIFT_LEAST_SIGMAS * np.sqrt(background + 1)
-    if not stands_out or share < _SHIFT_LEAST_SHARE:
+    if (
+        support - background <= _SHIFT_LEAST_SIGMAS * np.sqrt(background + 1)
+        or share < _SHIFT_LEAST_SHARE
+        or rival - background > _SHIFT_RIVAL_SHARE * (support - background)
+    ):
+        return None
+    mode, error_m = _refined(mode, moved, seen)
+    if error_m > _SHIFT_GREATEST_ERROR_M:
         return None
     x_m, y_m = np.round(mode / _SHIFT_STEP_M) * _SHIFT_STEP_M if np.hypot(*mode) >= _SHIFT_LEAST_M else (0, 0)
     return Shift(x_m=round(float(x_m), 2), y_m=round(float(y_m), 2), pairs=support)
+
+
+def _refined(mode: Floats, moved: Floats, seen: Integers) -> tuple[Floats, float]:
+    """The centre of the displacements round a mode, by mean shift, and its standard error on one axis.
+
+    The error is the sandwich of an M-estimator (Huber 1967) with one cluster for each thing seen, since
+    its pairs with several earlier looks share its own error.
+
+    Args:
+        moved: (pairs, 2) displacements.
+        seen: (pairs,) the observation of each pair.
+    """
+    for _ in range(20):
+        weight = np.exp(-((moved - mode) ** 2).sum(axis=1) / (2 * _SHIFT_BANDWIDTH_M**2))
+        mode = (weight[:, None] * moved).sum(axis=0) / weight.sum()
+    off = moved - mode
+    weight = np.exp(-(off**2).sum(axis=1) / (2 * _SHIFT_BANDWIDTH_M**2))
+    slope = (weight[:, None] * (1 - (off / _SHIFT_BANDWIDTH_M) ** 2)).sum(axis=0)
+    pull = np.stack([np.bincount(seen, weights=weight * off[:, axis]) for axis in (0, 1)], axis=1)
+    with np.errstate(divide="ignore"):
+        error = np.sqrt((pull**2).sum(axis=0)) / np.maximum(slope, 0)
+    return mode, float(error.max())

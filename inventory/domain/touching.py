@@ -158,7 +158,7 @@ class _Graph:
                 inside = shapely.contains_xy(ground, one.seen.x, one.seen.y)
                 seeds[self._first[number + 1] : self._first[number + 2]] |= inside
             for number, decision in enumerate(self._decisions):
-                inside = shapely.contains_xy(ground, *np.array(_places(decision)).T)
+                inside = np.asarray(shapely.contains_xy(ground, *_places(decision).T))
                 seeds[self._first[-2] + number] |= inside.any()
         changed = [one.sequence in touched.decisions for one in self._decisions]
         seeds[self._first[-2] :] |= np.array(changed, bool)
@@ -197,7 +197,7 @@ class _Graph:
             y.append(one.seen.y[hot])
         for decision, hot in zip(self._decisions, parts[-1], strict=True):
             if hot:
-                spots = np.array(_places(decision))
+                spots = _places(decision)
                 x.append(spots[:, 0])
                 y.append(spots[:, 1])
         return np.concatenate(x), np.concatenate(y)
@@ -262,29 +262,40 @@ class _Graph:
 
     def _of_decisions(self) -> Edges:
         """A decision, and all that lies where it could bind, or where it sends something."""
-        edges: Edges = []
-        for number, decision in enumerate(self._decisions):
-            node = self._first[-2] + number
-            reach = decision.gate_m + GATE_MAXIMUM_M
-            added = self._keys.rows(np.array([-decision.sequence]))
-            edges.append((np.full((added >= 0).sum(), node), added[added >= 0]))
-            for x, y in _places(decision):
-                for table, there in self._tables:
-                    near = np.flatnonzero(there & (np.hypot(table["x"] - x, table["y"] - y) <= reach))
-                    edges.append((np.full(len(near), node), near))
-                for look, one in enumerate(self._sights):
-                    near = np.flatnonzero(np.hypot(one.seen.x - x, one.seen.y - y) <= reach)
-                    edges.append((np.full(len(near), node), near + self._first[look + 1]))
-                for other, later in enumerate(self._decisions[number + 1 :], number + 1):
-                    apart = min(np.hypot(u - x, v - y) for u, v in _places(later))
-                    if apart <= reach + later.gate_m:
-                        edges.append((np.array([node]), np.array([self._first[-2] + other])))
+        if not self._decisions:
+            return []
+        first = self._first[-2]
+        places = [_places(decision) for decision in self._decisions]
+        of = np.repeat(np.arange(len(places)), [len(some) for some in places])
+        spots = cKDTree(np.concatenate(places))
+        gate = np.array([decision.gate_m for decision in self._decisions])
+        sequence = np.array([decision.sequence for decision in self._decisions])
+        added = self._keys.rows(-sequence)
+        edges: Edges = [(np.flatnonzero(added >= 0) + first, added[added >= 0])]
+
+        def near(x: Floats, y: Floats, nodes: Integers) -> None:
+            if not len(nodes):
+                return
+            reach = float(gate.max()) + GATE_MAXIMUM_M
+            pairs = spots.sparse_distance_matrix(
+                cKDTree(np.column_stack([x, y])), reach, output_type="coo_matrix"
+            )
+            within = pairs.data <= gate[of[pairs.row]] + GATE_MAXIMUM_M
+            edges.append((of[pairs.row[within]] + first, nodes[pairs.col[within]]))
+
+        for table, there in self._tables:
+            rows = np.flatnonzero(there)
+            near(table["x"][rows], table["y"][rows], rows)
+        for look, one in enumerate(self._sights):
+            near(one.seen.x, one.seen.y, np.arange(len(one.seen)) + self._first[look + 1])
+        among = spots.query_pairs(2 * float(gate.max()) + GATE_MAXIMUM_M, output_type="ndarray")
+        edges.append((of[among[:, 0]] + first, of[among[:, 1]] + first))
         return edges
 
 
-def _places(decision: Decision) -> list[tuple[float, float]]:
-    """Where a decision speaks of: its place, and the second one of move, merge and split."""
+def _places(decision: Decision) -> Floats:
+    """(1 or 2, 2): where a decision speaks of: its place, and the second one of move, merge and split."""
     places = [(decision.x, decision.y)]
     if "x" in decision.details:
         places.append((float(decision.details["x"]), float(decision.details["y"])))
-    return places
+    return np.array(places, np.float64)

@@ -458,6 +458,16 @@ def scenes_without(connection: Connection, city: City, model: str) -> list[Scene
     return [_scene(row) for row in connection.execute(query.order_by(scene.c.taken_at, scene.c.id))]
 
 
+def details_of_event(connection: Connection, city: City, event: str, subject: str) -> dict[str, Any] | None:
+    """What was noted with the first such event of a subject, if there was any."""
+    return connection.execute(
+        select(scene_log.c.details)
+        .where(scene_log.c.city_id == city.id, scene_log.c.event == event, scene_log.c.subject == subject)
+        .order_by(scene_log.c.id)
+        .limit(1)
+    ).scalar_one_or_none()
+
+
 def log_event(
     connection: Connection, city: City, event: str, subject: str, *, author: str, **details: Any
 ) -> None:

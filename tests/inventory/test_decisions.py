@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from detection.errors import CallerError, UnknownName
 from inventory.decision_files import decide_file
-from inventory.decisions import Decided, NewDecision, decide, decide_all
+from inventory.decisions import Decided, NewDecision, decide, decide_one
 from inventory.domain.binding import REACH_M, Candidate, meant
 from inventory.domain.evidence import DecisionKind
 from inventory.errors import DecisionsUnusable, DecisionUnusable, JsonUnusable
@@ -192,8 +192,7 @@ def test_add_says_whether_it_met_an_asset_or_made_one(town: Town) -> None:
         new = NewDecision(
             kind=DecisionKind.ADD, class_name="tree", lon_lat=(lon, lat), at=datetime(2024, 6, 1, tzinfo=UTC)
         )
-        (decided,) = decide_all(town.database, CODE, [new], taxonomy=town.taxonomy)
-        return decided
+        return decide_one(town.database, CODE, new, taxonomy=town.taxonomy)
 
     met, made = add(TREES[7]), add(BARE)
     assert met.made is None
@@ -238,6 +237,7 @@ def test_a_feature_that_only_the_inventory_refuses_stores_nothing(town: Town) ->
         (feature([500_000.0, 4_977_000.0]), "outside of ±180, ±90"),
         (feature([44.945, -110.4798]), "outside of ±180, ±90"),
         (feature([10.0, 20.0]), "lies outside town"),
+        (feature([31.2, 121.5]), "Longitude comes first: they are swapped"),
         (feature(None), "it has no geometry"),
         (feature(["a", "b"]), "is no place"),  # type: ignore[list-item]
         ({**feature([1.0, 2.0]), "geometry": {"type": "Polygon", "coordinates": []}}, "no point but Polygon"),
@@ -254,6 +254,12 @@ def test_a_feature_that_only_the_inventory_refuses_stores_nothing(town: Town) ->
         (feature(None, "retract"), "it has no “retracts”"),
         (feature(None, "retract", retracts="none"), "no decision “none”"),
         (feature(place(TREES[0]), at=None), "it has no “at”"),
+        (feature(place(TREES[0]), at="2999-01-01"), "2999-01-01 has not come yet"),
+        (feature(place(TREES[0]), at="0024-06-01"), "is too long ago"),
+        (feature(place(TREES[0]), reason="a\x00b"), "reason has a zero byte"),
+        (feature(place(TREES[0]), "merge", to=place(TREES[40])), "no crown is as wide"),
+        (feature(place(TREES[0]), "split", to=place(TREES[0], east_m=60)), "no crown is as wide"),
+        (feature(place(TREES[0]), "split", to=place(TREES[0])), "Give the place of the second one"),
     ],
 )
 def test_each_fault_of_a_feature_has_one_clear_message(town: Town, bad: Any, said: str) -> None:
@@ -287,6 +293,11 @@ def test_swapped_coordinates_are_told(town: Town) -> None:
             DecisionUnusable,
             "another CRS",
         ),
+        (
+            b'{"type":"FeatureCollection","crs":{"properties":{"name":"urn:ogc:def:crs:EPSG::43265"}},"features":[1]}',
+            DecisionUnusable,
+            "another CRS",
+        ),
     ],
 )
 def test_a_file_that_is_no_geojson_of_degrees_is_refused(
@@ -304,6 +315,22 @@ def test_the_crs_that_gis_programs_still_write_is_longitude_latitude(town: Town)
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}
     (decided,) = say(town, feature(place(TREES[0])), crs=crs)
     assert decided.asset is not None
+
+
+def test_the_same_file_again_changes_nothing_and_says_so(town: Town) -> None:
+    features = [feature(place(BARE), "add", **{"class": "tree"}), feature(place(TREES[3]), "reject")]
+    first = say(town, *features)
+    rows, again = stored(town), say(town, *features)
+    assert [one.decision for one in again] == [one.decision for one in first]
+    assert [one.is_new for one in (*first, *again)] == [True, True, False, False]
+    assert stored(town) == rows
+    assert say(town, features[1])[0].is_new
+
+
+def test_a_file_with_one_decision_that_cannot_be_used_is_named_with_its_feature(town: Town) -> None:
+    with pytest.raises(DecisionsUnusable, match="1 of 1 feature cannot be used") as refused:
+        say(town, feature(place(TREES[1]), asset="nobody"))
+    assert "feature 1: no asset “nobody”" in str(refused.value)
 
 
 # --- reviews -----------------------------------------------------------------------------------------------

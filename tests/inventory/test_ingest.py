@@ -1,8 +1,11 @@
 """The main job against a real database, on drawn imagery whose count is known beforehand."""
 
+import zlib
+from collections.abc import Callable
 from datetime import date
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +17,10 @@ from sqlalchemy import text
 
 from detection.errors import Conflict, SceneOutsideCity, SceneWithoutDate, UnknownName
 from inventory import evidence_changes
+from inventory import ingest as ingesting
 from inventory.decisions import NewDecision, decide
 from inventory.domain.evidence import DecisionKind
+from inventory.errors import TimeUnusable
 from inventory.ingest import Status
 from inventory.store.database import Database
 from tests.support.database import DatabaseServer, cloned_database
@@ -119,6 +124,45 @@ def test_r2_without_a_date_a_file_is_refused_and_nothing_is_stored(town: Town) -
     (refused,) = town.ingest(town.picture("undated", TREES), None)
     assert isinstance(refused.error, SceneWithoutDate)
     assert town.total() is None
+
+
+def test_r2_imagery_of_a_day_that_has_not_come_is_refused(town: Town) -> None:
+    (outcome,) = town.ingest(town.picture("a", TREES), "2999-01-01")
+    assert isinstance(outcome.error, TimeUnusable)
+    assert town.total() is None
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, other: Callable[[], object]) -> None:
+    """Another process stores something while the network looks."""
+    real = ingesting.sweep
+
+    def sweep(*arguments: Any, **named: Any) -> Any:
+        monkeypatch.setattr(ingesting, "sweep", real)
+        other()
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(ingesting, "sweep", sweep)
+
+
+def test_r2_what_others_store_while_the_network_looks_is_seen(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = town.picture("a", TREES)
+    meanwhile(monkeypatch, lambda: town.ingest(picture, "2025-07-01"))
+    (outcome,) = town.ingest(picture, "2025-06-01")
+    assert isinstance(outcome.error, Conflict)
+    assert "scene redate" in str(outcome.error)
+    moved = town.picture("b", TREES, seed=zlib.crc32(b"a"), origin=(ORIGIN[0] + 3, ORIGIN[1]))
+    meanwhile(monkeypatch, lambda: town.ingest(moved, "2025-07-01"))
+    (outcome,) = town.ingest(moved, "2025-07-01")
+    assert outcome.status is Status.UNCHANGED
+    with town.database.transaction() as connection:
+        assert connection.execute(text("SELECT count(*) FROM urban_inventory.scene")).scalar() == 2
+    town.ingest(town.picture("c", TREES), "2025-08-01")
+    meanwhile(monkeypatch, lambda: town.ingest(town.picture("d", TREES), "2025-08-02"))
+    moved = town.picture("e", TREES, seed=zlib.crc32(b"d"), origin=(ORIGIN[0] + 3, ORIGIN[1]))
+    (outcome,) = town.ingest(moved, "2025-08-02")
+    assert outcome.status is Status.SUPERSEDED
 
 
 def test_a_file_of_another_place_is_refused_and_the_rest_goes_on(town: Town) -> None:

@@ -3,6 +3,7 @@
 from itertools import permutations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ from inventory.domain.matching import (
     GATE_MAXIMUM_M,
     Positions,
     assign,
+    estimate_shift,
     log_likelihood_ratio,
     pairs_within_gate,
 )
@@ -53,6 +55,42 @@ def best_by_trying(table: np.ndarray) -> float:
         if columns + rows <= 7
         else 0.0
     )
+
+
+def planted(
+    places: np.ndarray, random: np.random.Generator, shift: tuple[float, float] = (0, 0)
+) -> Positions:
+    seen = places[random.random(len(places)) < 0.73]
+    return positions(list(seen + random.normal(0, 0.5, seen.shape) + shift))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("shift", [(4.0, 0.0), (-1.5, 2.0), (0.0, 0.0)])
+def test_r7_a_shift_of_trees_at_random_is_found_to_0_3_m(seed: int, shift: tuple[float, float]) -> None:
+    random = np.random.default_rng(seed)
+    trees = random.uniform(0, 1_000, (1_000, 2))
+    found = estimate_shift(planted(trees, random, shift), planted(trees, random))
+    assert found is not None
+    assert np.hypot(found.x_m - shift[0], found.y_m - shift[1]) < 0.3
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("apart", "shift"), [((8.0, 60.0), (4.0, 0.0)), ((5.0, 5.0), (0.0, 0.0)), ((5.0, 5.0), (1.0, 0.0))]
+)
+def test_r7_rows_that_fit_one_tree_further_on_as_well_tell_no_shift(
+    seed: int, apart: tuple[float, float], shift: tuple[float, float]
+) -> None:
+    random = np.random.default_rng(seed)
+    rows = np.stack(np.meshgrid(np.arange(40) * apart[0], np.arange(20) * apart[1]), -1).reshape(-1, 2)
+    assert estimate_shift(planted(rows, random, shift), planted(rows, random)) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_r7_a_dozen_trees_tell_no_shift(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    trees = random.uniform(0, 150, (14, 2))
+    assert estimate_shift(planted(trees, random), planted(trees, random)) is None
 
 
 def test_no_pair_is_further_apart_than_the_gate_allows() -> None:
