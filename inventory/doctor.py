@@ -18,6 +18,7 @@ from detection.errors import UrbanInventoryError
 from detection.imagery.scene import open_scene
 from detection.models import ModelRegistry
 from detection.taxonomy import Taxonomy
+from inventory.domain.in_use import models_in_use
 from inventory.domain.places import City
 from inventory.store import cities, integrity, surveys
 from inventory.store.cluster import places_left_behind
@@ -213,7 +214,7 @@ def _models_of(database: Database, city: City, registry: ModelRegistry, taxonomy
     with database.transaction(Patience.EXPORT, read_only=True) as connection:
         classes = cities.classes_of(connection, city.id)
         wanted = {
-            one: [*reversed(surveys.model_choices(connection, city, one)), *_listed(taxonomy, one)]
+            one: models_in_use(_listed(taxonomy, one), surveys.model_choices(connection, city, one))
             for one in classes
         }
     blind = [one for one, models in wanted.items() if not at_hand.intersection(models)]

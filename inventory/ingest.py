@@ -30,6 +30,7 @@ from detection.taxonomy import Taxonomy
 from inventory.dates import instant_in
 from inventory.domain.datum import gcj02_to_wgs84, wgs84_to_gcj02
 from inventory.domain.fold import SurveyTally
+from inventory.domain.in_use import models_in_use
 from inventory.domain.places import City
 from inventory.errors import StoreError
 from inventory.refolding import refold
@@ -299,10 +300,7 @@ class _Models:
         self._registry = registry
         self._named = registry.find(named) if named else None
         self._in_force = {
-            name: [
-                *reversed(surveys.model_choices(connection, city, name)),
-                *taxonomy.get(name).models,
-            ]
+            name: models_in_use(taxonomy.get(name).models, surveys.model_choices(connection, city, name))
             for name in cities.classes_of(connection, city.id)
         }
 
@@ -319,7 +317,7 @@ class _Models:
         chosen: dict[str, Model] = {}
         candidates: list[Model] = []
         for names in self._in_force.values():
-            for name in dict.fromkeys(names):
+            for name in names:
                 model = self._registry.get(name)
                 candidates.append(model)
                 if model.card.sees(scene.kind, scene.ground_resolution_m):

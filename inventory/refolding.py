@@ -35,6 +35,7 @@ from inventory.domain.evidence import (
 )
 from inventory.domain.fold import Folded, SurveyTally
 from inventory.domain.fold import refold as fold_on
+from inventory.domain.in_use import standings
 from inventory.domain.ownership import look_cells
 from inventory.domain.places import City
 from inventory.domain.registration import in_order, register
@@ -120,10 +121,9 @@ class _Refolding:
         return self._registered(on_file, from_nothing=from_nothing)
 
     def _derive_in_force(self) -> None:
-        chosen = surveys.model_choices(self._connection, self._city, self._name)
-        # Before any choice the taxonomy's models are in force, its first before its second.
-        unchosen = [model for model in reversed(self._class.models) if model not in chosen]
-        surveys.derive_in_force(self._connection, self._city, self._name, [*unchosen, *chosen])
+        choices = surveys.model_choices(self._connection, self._city, self._name)
+        standing = standings(self._class.models, choices)
+        surveys.derive_in_force(self._connection, self._city, self._name, standing)
 
     def _reanchor(self, on_file: LooksOnFile) -> None:
         now = {scene.survey_id for look in on_file.looks for scene in look.scenes}

@@ -16,6 +16,7 @@ from detection.errors import UnknownName
 from detection.models import ModelCard
 from detection.taxonomy import SceneKind
 from inventory.domain.cells import cell_of
+from inventory.domain.in_use import Standing
 from inventory.domain.places import City
 from inventory.store.copy import copy_rows, next_job
 from inventory.store.identities import public_id
@@ -403,16 +404,19 @@ def list_surveys(connection: Connection, city: City) -> list[SurveyRow]:
 
 _IN_FORCE = text(
     """
-    WITH choice AS (
-        SELECT unnest(CAST(:models AS text[])) AS model, unnest(CAST(:ranks AS integer[])) AS rank
+    WITH standing AS (
+        SELECT * FROM unnest(CAST(:models AS text[]), CAST(:ranks AS integer[]),
+            CAST(:since AS timestamptz[]), CAST(:until AS timestamptz[])) AS s (model, rank, since, until)
     ), ranked AS (
         SELECT v.id, row_number() OVER (
-            PARTITION BY v.scene_id ORDER BY c.rank DESC, v.recorded_at DESC, v.id DESC) AS place
+            PARTITION BY v.scene_id ORDER BY max(c.rank) DESC, v.recorded_at DESC, v.id DESC) AS place
         FROM urban_inventory.survey v
         JOIN urban_inventory.survey_class k ON k.survey_id = v.id AND k.class = :class
         JOIN urban_inventory.scene s ON s.id = v.scene_id
-        JOIN choice c ON c.model = v.model
+        JOIN standing c ON c.model = v.model
+            AND v.recorded_at >= coalesce(c.since, '-infinity') AND v.recorded_at < coalesce(c.until, 'infinity')
         WHERE v.city_id = :city AND v.withdrawn_at IS NULL AND s.superseded_by IS NULL AND s.purged_at IS NULL
+        GROUP BY v.id
     )
     UPDATE urban_inventory.survey_class k SET in_force = (r.place IS NOT DISTINCT FROM 1)
     FROM urban_inventory.survey v LEFT JOIN ranked r ON r.id = v.id
@@ -422,26 +426,31 @@ _IN_FORCE = text(
 )
 
 
-def derive_in_force(connection: Connection, city: City, class_name: str, models: Sequence[str]) -> None:
-    """Per scene, the survey by the model chosen last among those that ran on it (R3).
-
-    Args:
-        models: every model the city ever chose for the class, earliest first; those of the taxonomy lead.
-    """
+def derive_in_force(
+    connection: Connection, city: City, class_name: str, standing: Sequence[Standing]
+) -> None:
+    """Per scene, the survey in force: of those whose model stands for the class, the one of the highest rank (R3)."""
     connection.execute(
         _IN_FORCE,
-        {"city": city.id, "class": class_name, "models": list(models), "ranks": list(range(len(models)))},
+        {
+            "city": city.id,
+            "class": class_name,
+            "models": [one.model for one in standing],
+            "ranks": [one.rank for one in standing],
+            "since": [one.since for one in standing],
+            "until": [one.until for one in standing],
+        },
     )
 
 
-def model_choices(connection: Connection, city: City, class_name: str) -> list[str]:
-    """The models that the city chose for a class, earliest first; a name chosen again moves to the end."""
+def model_choices(connection: Connection, city: City, class_name: str) -> list[tuple[str, datetime]]:
+    """The models that the city chose for a class, and when; earliest first."""
     rows = connection.execute(
-        select(model_choice.c.model)
+        select(model_choice.c.model, model_choice.c.recorded_at)
         .where(model_choice.c.city_id == city.id, model_choice.c["class"] == class_name)
         .order_by(model_choice.c.id)
-    ).scalars()
-    return list(dict.fromkeys(reversed(list(rows))))[::-1]
+    ).all()
+    return [(row.model, row.recorded_at) for row in rows]
 
 
 def choose_model(connection: Connection, city: City, class_name: str, model: str) -> None:

@@ -164,6 +164,21 @@ def test_r3_until_the_chosen_model_has_run_the_previous_survey_stays_and_is_name
 # --- R4, R5: campaigns and adequacy ---------------------------------------------------------------------
 
 
+def test_r3_choosing_back_gives_what_was_before_also_where_only_the_other_model_has_looked(
+    city: Grove,
+) -> None:
+    look(city, "2021-05-01", A, B)
+    look(city, "2023-05-01", B, card=CANOPIES)  # in shadow
+    before = assets(city)
+    city.choose(CANOPIES)
+    assert total(city).count == 1
+    look(city, "2025-05-01", A, B, C, card=CANOPIES)  # while it is in use
+    city.choose(CROWNS)
+    assert listed(city) == {(100, 100), (150, 100), (200, 100)}
+    assert assets(city, "2024-01-01").keys() == before.keys()
+    check_rebuild(city)
+
+
 def test_r4_a_named_campaign_joins_two_dates_and_is_in_effect_on_the_last(city: Grove) -> None:
     look(city, "2021-05-01", A, B, ground=(0, 0, 170, 400), campaign="spring", source="walk")
     assert listed(city, "2021-05-01") == {(100, 100), (150, 100)}
