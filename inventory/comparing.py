@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import NamedTuple
 
-from detection.errors import UnknownName
+from detection.errors import Conflict, UnknownName
 from inventory.counting import OUTSIDE, classes_asked
 from inventory.domain.change import ChangeRow, Flow, LookedAt, net_between, why_not_comparable
 from inventory.domain.places import Area, AreaVersion, City
 from inventory.errors import TimeUnusable
-from inventory.store import changes, cities, counts, coverage
+from inventory.store import changes, cities, counts, coverage, evidence
 from inventory.store.counts import Covered
 from inventory.store.database import Connection, Database, Patience
 from inventory.store.states import end_of_day
@@ -44,6 +44,7 @@ def change(
     Raises:
         UnknownName: no such city, class counted there, level or area on either date.
         TimeUnusable: the dates are in the wrong order.
+        Conflict: the city was last folded by a version of the program that kept less than a change needs.
     """
     if from_day > to_day:
         raise TimeUnusable(
@@ -52,12 +53,21 @@ def change(
     with database.transaction(patience, read_only=True) as connection:
         city = cities.get_city(connection, city_code)
         names = classes_asked(connection, city, classes)
+        _require_folded(connection, city, names)
         comparing = _Comparing(connection, city, names, from_day, to_day)
         if area is not None:
             return comparing.areas(area)
         if level is not None:
             return comparing.level(level)
         return comparing.city()
+
+
+def _require_folded(connection: Connection, city: City, names: Sequence[str]) -> None:
+    if any(evidence.any_unfolded(connection, city, name) for name in names):
+        raise Conflict(
+            f"what is stored of {city.name} was folded by an earlier version of this program",
+            do=f"Fold it anew, once; ids and counts stay: urban-inventory rebuild --city {city.code}.",
+        )
 
 
 class _Place(NamedTuple):

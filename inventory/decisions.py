@@ -138,6 +138,7 @@ def decide_all(
             if file_hash is not None:
                 authors = ", ".join(dict.fromkeys(one.author for one in new))
                 surveys.log_event(connection, city, "decided", file_hash, author=authors, decisions=ids)
+            decisions.note_met_assets(connection, city, ids)
         bound = decisions.bound_assets(connection, city, ids)
     return [
         Decided(
@@ -183,6 +184,9 @@ def _resolved(connection: Connection, city: City, new: NewDecision, taxonomy: Ta
         details["x"], details["y"] = _metric(city, _place(new, city))
     if new.kind is DecisionKind.SPLIT:
         _require_near("its second half", known, (details["x"], details["y"]))
+    if new.kind is DecisionKind.VERIFY:
+        # How large it is, for when the imagery that showed it is withdrawn.
+        details["crown_m"] = round(known.crown_m, 2)
     if new.kind is DecisionKind.RECLASSIFY:
         if new.class_name is None:
             raise DecisionUnusable("“reclassify” needs a class", do="Name it: --class CLASS.")

@@ -15,9 +15,13 @@ _DECIDED_CROWN_M = 3.0
 
 
 def decide(walk: Walk, decision: Decision) -> None:
-    """What a person says, bound to the nearest track within the gate as of its instant."""
+    """What a person says, bound to the nearest track within the gate as of its instant.
+
+    Who verifies says that the thing is there: where the imagery that showed it is withdrawn, that word alone
+    stands for it, as an addition's does.
+    """
     track = _nearest(walk, decision.x, decision.y, decision.gate_m)
-    if track is None and decision.kind is not DecisionKind.ADD:
+    if track is None and decision.kind not in (DecisionKind.ADD, DecisionKind.VERIFY):
         return  # its imagery is withdrawn, or not there yet: the decision waits for it
     if track is None:
         track = _add(walk, decision)

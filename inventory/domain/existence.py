@@ -48,32 +48,54 @@ def _blind_share(reliability: Reliability) -> float:
     return min(reliability.persistent_share * (1 - reliability.recall), 1 - 1e-6)
 
 
+def lasting_at_first(reliability: Reliability, *, looks_before: Integers) -> Floats:
+    """Probability that a false alarm just found is one that every look of its model repeats.
+
+    That is the persistent share, unless the model has looked there before: those that persist it found then, and
+    such a one comes anew only where the ground changed.
+    """
+    s = reliability.persistent_share
+    late = s * _CHANGED_SHARE / max(1 - s * (1 - _CHANGED_SHARE), 1e-9)
+    return np.where(looks_before > 0, late, s)
+
+
+def updated_lasting(
+    lasting: Floats, reliability: Reliability, *, hit: NDArray[np.bool_], gate_area_m2: Floats
+) -> Floats:
+    """The same after one more look by the model of the newest hit: a hit makes it likelier, a miss rules it out."""
+    chance = _chance(reliability, gate_area_m2)
+    return np.where(hit, lasting / np.maximum(lasting + (1 - lasting) * chance, 1e-9), 0.0)
+
+
 def updated_probability(
     probability: Floats,
     reliability: Reliability,
     *,
     hit: NDArray[np.bool_],
     same_model: NDArray[np.bool_],
-    missed_before: NDArray[np.bool_],
+    lasting: Floats,
     gate_area_m2: Floats,
 ) -> Floats:
     """Bayes' rule for assets already known, after a hit or an adequate miss.
 
     What a model has seen once it is not blind to: a real thing is hit again with probability r / (1 − s·(1 − r)),
-    a false alarm with s + (1 − s)·λ·(area of the gate), s the persistent share: repeated looks by one model
-    are not independent. By another model: with r, and with λ·(area of the gate). A false alarm that was missed
-    since its last hit is none of those that persist.
+    s the persistent share; a false alarm with q + (1 − q)·λ·(area of the gate), q the probability that it is one of
+    those that persist: repeated looks by one model are not independent. By another model: with r, and with
+    λ·(area of the gate).
     """
-    s = np.where(same_model, reliability.persistent_share, 0.0)
     real = reliability.recall / np.where(same_model, 1 - _blind_share(reliability), 1.0)
     real = np.minimum(real, 1.0) * (1 - _CHANGED_SHARE)
-    chance = np.clip(reliability.false_alarms_per_m2 * gate_area_m2, 1e-3, 0.5)
-    lasting = np.where(missed_before, 0.0, s)
+    lasting = np.where(same_model, lasting, 0.0)
     # A hit never speaks against a thing.
-    false = np.minimum(lasting + (1 - lasting) * chance, 0.95 * real)
+    false = np.minimum(lasting + (1 - lasting) * _chance(reliability, gate_area_m2), 0.95 * real)
     likelihood_ratio = np.where(hit, real / false, (1 - real) / (1 - false))
     odds = probability / (1 - probability) * likelihood_ratio
     return np.clip(odds / (1 + odds), *PROBABILITY_RANGE)
+
+
+def _chance(reliability: Reliability, gate_area_m2: Floats) -> Floats:
+    """Probability of a false alarm within the gate, of those that do not persist."""
+    return np.clip(reliability.false_alarms_per_m2 * gate_area_m2, 1e-3, 0.5)
 
 
 def choose_listed(

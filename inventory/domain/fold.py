@@ -309,7 +309,7 @@ class _Folding:
         """Hits on known tracks: position and size by weight of their errors, probability by Bayes."""
         row = np.flatnonzero(partner >= 0)
         track, things, t = partner[row], hits.things, self.t
-        t["probability"][track] = self._updated(track, look, hit=True)
+        self._update(track, look, hit=True)
         error = t["error_m"][track].astype(np.float64)
         weight = error**2 / (error**2 + things.error_m[row] ** 2)
         # Where a person put it, it stays; its size may be seen better.
@@ -325,14 +325,26 @@ class _Folding:
         t["status"][track] = np.where(t["status"][track] == REJECTED, REJECTED, PRESENT)
         self._newest_evidence(track, row, hits, look)
 
-    def _updated(self, tracks: Integers, look: Look, *, hit: bool) -> Floats:
-        return existence.updated_probability(
-            self.t["probability"][tracks].astype(np.float64),
+    def _update(self, tracks: Integers, look: Look, *, hit: bool) -> None:
+        """Probabilities after a hit or a miss of each (R8)."""
+        t = self.t
+        same_model = t["model"][tracks] == model_number(look.first.model)
+        lasting = t["lasting"][tracks].astype(np.float64)
+        hits, area = np.full(len(tracks), hit), self._gate_area_m2(tracks)
+        t["probability"][tracks] = existence.updated_probability(
+            t["probability"][tracks].astype(np.float64),
             look.reliability,
-            hit=np.full(len(tracks), hit),
-            same_model=self.t["model"][tracks] == model_number(look.first.model),
-            missed_before=self.t["misses"][tracks] > 0,
-            gate_area_m2=self._gate_area_m2(tracks),
+            hit=hits,
+            same_model=same_model,
+            lasting=lasting,
+            gate_area_m2=area,
+        )
+        # A hit by another model is the first of that one; a miss by another says nothing of what this one repeats.
+        by_another = look.reliability.persistent_share if hit else lasting
+        t["lasting"][tracks] = np.where(
+            same_model,
+            existence.updated_lasting(lasting, look.reliability, hit=hits, gate_area_m2=area),
+            by_another,
         )
 
     def _newest_evidence(self, track: Integers, row: Integers, hits: Hits, look: Look) -> None:
@@ -366,6 +378,7 @@ class _Folding:
             width_m=things.width_m,
             height_m=things.height_m,
             probability=probability,
+            lasting=existence.lasting_at_first(look.reliability, looks_before=before),
             hits=1,
             first_seen=look.at,
             replaces=replaced,
@@ -387,7 +400,7 @@ class _Folding:
     def _lower(self, missed: Integers, look: Look) -> None:
         """Adequate misses: doubtful after one, gone after two; verified things only open a review (R9, R11)."""
         t = self.t
-        t["probability"][missed] = self._updated(missed, look, hit=False)
+        self._update(missed, look, hit=False)
         t["misses"][missed] += 1
         t["first_missed"][missed] = np.minimum(t["first_missed"][missed], look.at)
         t["look"][missed], t["hit"][missed] = look.number, False
@@ -499,6 +512,7 @@ class _Folding:
                 for name in ("x", "y", "error_m", "width_m", "height_m", "score", "content")
             },
             probability=look.reliability.precision,
+            lasting=look.reliability.persistent_share,
             hits=1,
             first_seen=look.at,
             last_seen=look.at,

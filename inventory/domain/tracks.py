@@ -30,6 +30,7 @@ COLUMNS: dict[str, tuple[Any, Any]] = {
     "score": (np.float32, np.nan),
     "content": (np.uint64, 0),
     "probability": (np.float32, 0.5),
+    "lasting": (np.float32, 0.0),  # how probably it is an error that every look repeats, if it is one at all
     "hits": (np.int64, 0),
     "misses": (np.int64, 0),
     "first_seen": (np.int64, 0),

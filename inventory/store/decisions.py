@@ -241,6 +241,20 @@ _BOUND = text(
 )
 
 
+# So that the id stays with an addition's word when the imagery that had shown the thing is withdrawn.
+_NOTE_MET = text(
+    f"""
+    UPDATE urban_inventory.decision d SET asset = b.asset FROM ({_BOUND.text}) b
+    WHERE d.city_id = :city AND d.public_id = b.public_id AND d.kind = 'add' AND b.made IS NULL
+    """
+)
+
+
+def note_met_assets(connection: Connection, city: City, decisions: Sequence[str]) -> None:
+    """Writes down which asset each addition met."""
+    connection.execute(_NOTE_MET, {"city": city.id, "decisions": list(decisions)})
+
+
 def bound_assets(connection: Connection, city: City, decisions: Sequence[str]) -> dict[str, Bound]:
     """What each decision found and made, once it is folded in."""
     rows = connection.execute(_BOUND, {"city": city.id, "decisions": list(decisions)})

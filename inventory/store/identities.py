@@ -109,10 +109,20 @@ _OF_HITS = text(
     WHERE city_id = :city AND class = :class AND anchor BETWEEN :least AND :greatest
     """
 )
+# What a decision verified goes on under its id while the imagery that showed it is withdrawn.
 _OF_DECISIONS = text(
     """
-    SELECT id, root_decision FROM urban_inventory.asset
+    SELECT id, root_decision AS decision FROM urban_inventory.asset
     WHERE city_id = :city AND class = :class AND root_decision = ANY(CAST(:decisions AS bigint[]))
+    UNION
+    SELECT a.id, d.id FROM urban_inventory.decision d
+    JOIN urban_inventory.asset a ON a.city_id = d.city_id AND a.public_id = d.asset AND a.class = :class
+    WHERE d.city_id = :city AND d.id = ANY(CAST(:decisions AS bigint[])) AND d.kind IN ('verify', 'add')
+        AND a.root_decision IS NULL AND NOT EXISTS (
+            SELECT FROM urban_inventory.observation o
+            JOIN urban_inventory.survey_class k
+                ON k.survey_id = o.survey_id AND k.class = a.class AND k.in_force AND k.adequate
+            WHERE o.city_id = a.city_id AND o.id = a.anchor)
     """
 )
 _OF_TRACKS = text(
@@ -183,7 +193,7 @@ def _anchored(
         found = connection.execute(_OF_DECISIONS, {**parameters, "decisions": (-key[decided]).tolist()}).all()
         ids = np.concatenate([ids, _column([row.id for row in found])])
         by_key = Lookup(key[decided], decided)
-        rows = np.concatenate([rows, by_key(_column([-row.root_decision for row in found]))])
+        rows = np.concatenate([rows, by_key(_column([-row.decision for row in found]))])
     pairs = np.unique(np.column_stack([ids, rows]), axis=0)
     return Anchored(asset_id=pairs[:, 0], track=pairs[:, 1]), settled
 

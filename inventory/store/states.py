@@ -52,7 +52,8 @@ class Cause:
 _TIMES = ("valid_from", "valid_to", "first_seen", "last_seen", "first_missed")
 _READ = f"""
     SELECT s.id, coalesce(s.asset_id, -1), s.digest, s.track, {", ".join(f"s.{name}" for name in _TIMES)},
-        s.x, s.y, s.cell, s.error_m, s.width_m, s.height_m, s.score, s.content, s.probability, s.hits, s.misses,
+        s.x, s.y, s.cell, s.error_m, s.width_m, s.height_m, s.score, s.content, s.probability, s.lasting,
+        s.hits, s.misses,
         coalesce(s.look, -1), s.hit,
         array_position(ARRAY['{"', '".join(STATUSES)}'], s.status) - 1, s.verified, s.review, s.placed, s.felled,
         coalesce(s.merged_into, {NO_TRACK}), coalesce(s.replaces, {NO_TRACK}), coalesce(s.observation_id, -1),
@@ -72,7 +73,7 @@ _KINDS: dict[str, pa.DataType] = {
     "cell": pa.int64(),
     **dict.fromkeys(("error_m", "width_m", "height_m", "score"), pa.float32()),
     "content": pa.int64(),
-    "probability": pa.float32(),
+    **dict.fromkeys(("probability", "lasting"), pa.float32()),
     **dict.fromkeys(("hits", "misses", "look"), pa.int64()),
     "hit": pa.bool_(),
     "status": pa.int64(),
@@ -144,7 +145,8 @@ def _strays(columns: dict[str, NDArray[Any]], since: int) -> Integers:
     first = np.ones(len(track), bool)
     first[1:] = track[1:] != track[:-1]
     last = np.roll(first, -1)
-    cut_before = first & (begin > since) & (begin != columns["first_seen"][order])
+    # Also one that begins at ``since``: what it was until then, in another cell perhaps, bears on it (R8).
+    cut_before = first & (begin >= since) & (begin != columns["first_seen"][order])
     cut_between = ~first & (begin != np.roll(end, 1))
     cut_after = last & (end != NEVER)
     return np.unique(track[cut_before | cut_between | cut_after])

@@ -61,7 +61,7 @@ def feature(**said: Any) -> dict[str, Any]:
 
 def verified(town: Town, capsys: pytest.CaptureFixture[str]) -> str:
     (decided,) = answer(capsys, "decide", "--file", write(town, feature(author="ana")))
-    assert decided.keys() == {"decision", "kind", "asset", "made"}
+    assert decided.keys() == {"decision", "kind", "asset", "made", "status"}
     return str(decided["asset"])
 
 

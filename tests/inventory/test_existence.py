@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inventory.domain.evidence import Reliability
-from inventory.domain.existence import choose_listed, first_hit_probability, updated_probability
+from inventory.domain.existence import (
+    choose_listed,
+    first_hit_probability,
+    lasting_at_first,
+    updated_lasting,
+    updated_probability,
+)
 
 HITS_PER_M2 = 1e-3
 shares = st.floats(0.0, 1.0)
@@ -34,16 +40,16 @@ def first(share: float, looks_before: int, others_before: int = 0) -> float:
 
 
 def updated(
-    probability: float, share: float, *, hit: bool, same_model: bool = True, missed_before: bool = False
+    probability: float, share: float, *, hit: bool, same_model: bool = True, lasting: float | None = None
 ) -> float:
-    """Probability after one more look."""
+    """Probability after one more look; unless told otherwise after a first hit where nobody looked before."""
     return float(
         updated_probability(
             np.array([probability]),
             reliable(share),
             hit=np.array([hit]),
             same_model=np.array([same_model]),
-            missed_before=np.array([missed_before]),
+            lasting=np.array([share if lasting is None else lasting]),
             gate_area_m2=np.array([20.0]),
         )[0]
     )
@@ -77,8 +83,32 @@ def test_r8_a_hit_never_lowers_and_a_miss_never_raises(share: float, before: flo
 @given(st.floats(0.3, 1.0))
 def test_r8_what_is_seen_again_after_a_miss_is_no_false_alarm_that_persists(share: float) -> None:
     once = first(share, 0)
-    again = updated(updated(once, share, hit=False), share, hit=True, missed_before=True)
+    again = updated(updated(once, share, hit=False), share, hit=True, lasting=0.0)
     assert again > updated(once, share, hit=True)
+
+
+def lasting(share: float, *looks: bool, looks_before: int = 0) -> float:
+    """How probably it repeats, if an error, after its first hit and some more looks."""
+    value = lasting_at_first(reliable(share), looks_before=np.array([looks_before]))
+    for hit in looks:
+        value = updated_lasting(value, reliable(share), hit=np.array([hit]), gate_area_m2=np.array([20.0]))
+    return float(value[0])
+
+
+@given(st.floats(0.1, 0.95))
+def test_r8_an_error_seen_again_is_likelier_one_that_repeats_and_one_missed_is_none(share: float) -> None:
+    assert lasting(share) == share
+    assert lasting(share, True) > share
+    assert lasting(share, True, False) == lasting(share, False, True) == 0.0
+
+
+@given(st.floats(0.5, 0.95), st.integers(1, 4))
+def test_r8_what_is_planted_is_believed_when_it_is_seen_again(share: float, looks: int) -> None:
+    late = lasting(share, looks_before=looks)
+    assert late < share / 2
+    once = first(share, looks)
+    again = updated(once, share, hit=True, lasting=late)
+    assert again / (1 - again) > 3 * once / (1 - once)
 
 
 def listed(**columns: Any) -> list[bool]:

@@ -1,13 +1,16 @@
 """Migrating an external database: as its owner, or by the lines that its administrator runs."""
 
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from detection.errors import Conflict
 from detection.taxonomy import shipped_taxonomy
+from inventory.comparing import change
 from inventory.decisions import NewDecision, decide
 from inventory.domain.evidence import DecisionKind
 from inventory.errors import ConfigurationError, SchemaBehind, StoreUnreachable
@@ -133,7 +136,7 @@ def test_0002_keeps_what_is_stored_and_its_history(
         assert float(str(was[0][2])) == 100.0
 
 
-def test_the_first_change_after_0002_folds_the_city_and_keeps_its_ids(
+def test_the_first_change_after_0003_folds_the_city_and_keeps_its_ids(
     cloned: ClonedDatabase, database_server: DatabaseServer
 ) -> None:
     as_owner(cloned, f"DROP SCHEMA {SCHEMA} CASCADE")
@@ -143,12 +146,16 @@ def test_the_first_change_after_0002_folds_the_city_and_keeps_its_ids(
         connection.execute(b"UPDATE urban_inventory.survey SET card = '%s'" % json.dumps(_OLD_CARD).encode())
     migrate.upgrade(cloned.owner_url)
     database = Database(cloned.service_url)
+    days = date(2020, 1, 1), date(2030, 1, 1)
+    with pytest.raises(Conflict, match="urban-inventory rebuild --city old"):
+        change(database, "old", *days, classes=["tree"])
     decide(
         database,
         "old",
         NewDecision(kind=DecisionKind.VERIFY, asset="tree1"),
         taxonomy=shipped_taxonomy(),
     )
+    assert change(database, "old", *days, classes=["tree"])
     with database.transaction() as connection:
         rows = connection.execute(
             text(

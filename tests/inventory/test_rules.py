@@ -399,6 +399,31 @@ def test_r11_a_decision_waits_for_imagery_that_is_withdrawn_and_binds_again(city
     assert listed(city) == {(150, 100)}
 
 
+@pytest.mark.parametrize("kind", [DecisionKind.VERIFY, DecisionKind.ADD])
+def test_r11_what_a_person_stood_before_stays_under_its_id_when_its_imagery_is_withdrawn(
+    city: Grove, kind: DecisionKind
+) -> None:
+    first = look(city, "2021-05-01", A, B)
+    before = assets(city)
+    asset = before[100, 100].public_id
+    if kind is DecisionKind.VERIFY:
+        said(city, kind, "2021-06-01", asset=asset)
+    else:
+        said(city, kind, "2021-06-01", class_name="tree", lon_lat=place_lon_lat((100.3, 100.0)))
+    said(city, DecisionKind.DESCRIBE, "2021-07-01", asset=asset, details={"text": "oak"})
+    withdraw(city, first.survey)
+    (left,) = assets(city).values()
+    assert (left.public_id, left.listed, left.verified) == (asset, True, True)
+    check_rebuild(city)
+    look(city, "2024-05-01", A, B)
+    assert assets(city)[100, 100].public_id == asset
+    restore(city, first.survey)
+    assert {place: row.public_id for place, row in assets(city).items()} == {
+        place: row.public_id for place, row in before.items()
+    }
+    check_rebuild(city)
+
+
 def test_r11_detections_dated_up_to_a_decision_do_not_undo_it_whatever_model_found_them(city: Grove) -> None:
     first = look(city, "2021-05-01", A, B)
     said(city, DecisionKind.REJECT, "2023-06-01", asset=assets(city)[100, 100].public_id)

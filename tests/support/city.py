@@ -106,7 +106,7 @@ class CityMaker:
             "status": status, "verified": False, "review": False, "probability": 0.9, "hits": 1,
             "first_seen": valid_from, "last_seen": valid_from, "digest": first,
             "minted_as": class_, "cell": 0, "hit": True, "placed": False, "felled": False,
-            "misses": 0, "content": 0,
+            "misses": 0, "lasting": 0, "content": 0,
         }  # fmt: skip
         rows = self._insert_many(
             schema.asset_state,

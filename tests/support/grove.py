@@ -171,6 +171,8 @@ def make_grove(database: Database, folder: Path, *, seed: int = 1, groups: int =
         ),
         now=DAYS[0],
     )
+    with database.transaction() as connection:
+        cities.sync_asset_classes(connection, grove.taxonomy.classes.values())
     return grove
 
 
@@ -360,7 +362,7 @@ class Grove:
         new = NewDecision(
             kind=kind,
             asset=None if kind is DecisionKind.ADD else named.public_id,
-            class_name={DecisionKind.ADD: "tree", DecisionKind.RECLASSIFY: "truck"}.get(kind),
+            class_name={DecisionKind.ADD: "tree", DecisionKind.RECLASSIFY: "shrub"}.get(kind),
             lon_lat=lon_lat_of(east, north),
             other_asset=self._beside(assets, named, other),
             at=at,

@@ -83,12 +83,13 @@ def model_of(card: ModelCard) -> Model:
 
 
 def make_taxonomy() -> Taxonomy:
-    """The shipped classes; trees are seen by ``CROWNS``, cars by ``WHEELS``."""
+    """The shipped classes and shrubs, which stay as trees do; ``CROWNS`` sees trees, ``WHEELS`` cars."""
     shipped = shipped_taxonomy().classes
     in_force = {"tree": (CROWNS.name,), "car": (WHEELS.name,)}
     return Taxonomy(
         classes={
             **shipped,
+            "shrub": shipped["tree"].model_copy(update={"name": "shrub", "models": ()}),
             **{
                 name: shipped[name].model_copy(update={"models": models}) for name, models in in_force.items()
             },
