@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from detection.errors import CallerError, UrbanInventoryError
+from detection.errors import CallerError
 from detection.taxonomy import Taxonomy
 from inventory.dates import parse_instant
 from inventory.decisions import Decided, NewDecision, decide_all
@@ -35,7 +35,8 @@ class DecisionFile:
 
     path: Path
     content_hash: str
-    decisions: tuple[NewDecision, ...]
+    decisions: tuple[NewDecision | CallerError, ...]
+    """In place of one that cannot be used, why."""
 
 
 def decide_file(
@@ -64,18 +65,15 @@ def read_decisions(file: Path, *, author: str = "local") -> DecisionFile:
 
     Raises:
         CallerError: the file cannot be read.
-        JsonUnusable, DecisionUnusable, DecisionsUnusable: as ``decide_file``.
+        JsonUnusable, DecisionUnusable: as ``decide_file``.
     """
     features = _features(file)
-    read: list[NewDecision] = []
-    problems: dict[int, UrbanInventoryError] = {}
-    for number, feature in enumerate(features):
+    read: list[NewDecision | CallerError] = []
+    for feature in features:
         try:
             read.append(_decision(feature, author))
         except CallerError as error:
-            problems[number] = error
-    if problems:
-        raise DecisionsUnusable(problems, of=len(features), where=str(file), noun="feature")
+            read.append(error)
     said = hashlib.sha256(orjson.dumps(features, option=orjson.OPT_SORT_KEYS)).hexdigest()
     return DecisionFile(path=file, content_hash=said, decisions=tuple(read))
 
@@ -85,7 +83,9 @@ def _features(file: Path) -> list[Any]:
         size = file.stat().st_size
         data = file.read_bytes() if size <= _LIMIT_BYTES else b""
     except OSError as error:
-        raise CallerError(f"cannot be read: {error.strerror}", where=str(file)) from error
+        raise CallerError(
+            f"cannot be read: {error.strerror}", where=str(file), do="Check the path."
+        ) from error
     if size > _LIMIT_BYTES:
         raise DecisionUnusable(
             f"{size:,} bytes are more than {_LIMIT_BYTES:,}", where=str(file), do="Cut it up."

@@ -62,15 +62,19 @@ class Decided:
     """A decision as recorded.
 
     Attributes:
+        named: the id that the person gave; a merge may have made it an alias of ``asset``.
         asset: the asset it found; None: nothing stands there as of its date, and it waits for imagery.
         made: the asset that it brought into being: of an addition where nothing stood, of a split.
+        is_counted: whether the asset is listed as of the decision's date.
         is_new: False for one that the same file has said before.
     """
 
     decision: str
     kind: DecisionKind
+    named: str | None
     asset: str | None
     made: str | None
+    is_counted: bool
     is_new: bool = True
 
     def as_json(self) -> dict[str, Any]:
@@ -108,7 +112,7 @@ def decide_one(database: Database, city_code: str, new: NewDecision, *, taxonomy
 def decide_all(
     database: Database,
     city_code: str,
-    new: Sequence[NewDecision],
+    new: Sequence[NewDecision | CallerError],
     *,
     taxonomy: Taxonomy,
     file_hash: str | None = None,
@@ -118,6 +122,7 @@ def decide_all(
     Each speaks of the inventory as it was before: one that needs what another makes belongs in a later call.
 
     Args:
+        new: with what is wrong in place of one that could not be read: it is told with the others' faults.
         file_hash: of the file that says all this; the same again changes nothing.
 
     Raises:
@@ -125,6 +130,7 @@ def decide_all(
         DecisionsUnusable: ``problems`` holds for each unusable one, by its number, what ``decide`` would raise.
         StoreBusy: another job wrote for more than 30 s.
     """
+    said = [one for one in new if isinstance(one, NewDecision)]
     with database.transaction(Patience.DECISION) as connection:
         city = cities.get_city(connection, city_code)
         cities.lock_city(connection, city.id)
@@ -134,17 +140,23 @@ def decide_all(
             stored = _all_resolved(connection, city, new, taxonomy)
             ids = [decisions.insert_decision(connection, city, **one) for one in stored]
             classes = {one["class_name"] for one in stored}
-            refold(connection, city, taxonomy, classes, _cause(new, ids), surveys_changed=False)
+            refold(connection, city, taxonomy, classes, _cause(said, ids), surveys_changed=False)
             if file_hash is not None:
-                authors = ", ".join(dict.fromkeys(one.author for one in new))
+                authors = ", ".join(dict.fromkeys(one.author for one in said))
                 surveys.log_event(connection, city, "decided", file_hash, author=authors, decisions=ids)
             decisions.note_met_assets(connection, city, ids)
         bound = decisions.bound_assets(connection, city, ids)
     return [
         Decided(
-            decision=public, kind=one.kind, asset=bound[public].asset, made=bound[public].made, is_new=is_new
+            decision=public,
+            kind=one.kind,
+            named=one.asset,
+            asset=bound[public].asset,
+            made=bound[public].made,
+            is_counted=bound[public].is_counted,
+            is_new=is_new,
         )
-        for one, public in zip(new, ids, strict=True)
+        for one, public in zip(said, ids, strict=True)
     ]
 
 
@@ -156,12 +168,14 @@ def _cause(new: Sequence[NewDecision], ids: Sequence[str]) -> Cause:
 
 
 def _all_resolved(
-    connection: Connection, city: City, new: Sequence[NewDecision], taxonomy: Taxonomy
+    connection: Connection, city: City, new: Sequence[NewDecision | CallerError], taxonomy: Taxonomy
 ) -> list[dict[str, Any]]:
     stored: list[dict[str, Any]] = []
     problems: dict[int, UrbanInventoryError] = {}
     for number, one in enumerate(new):
         try:
+            if isinstance(one, CallerError):
+                raise one
             stored.append(_resolved(connection, city, one, taxonomy))
         except CallerError as error:
             problems[number] = error
@@ -334,7 +348,7 @@ def _require_inside(lon_lat: tuple[float, float], city: City) -> None:
     swapped = shapely.intersects_xy(city.boundary, lat, lon)
     raise DecisionUnusable(
         f"longitude {lon:g}, latitude {lat:g} lies outside {city.code}",
-        do="Longitude comes first: they are swapped." if swapped else "Longitude comes first.",
+        do="Longitude comes first: they are swapped." if swapped else "Check the place, or the city.",
     )
 
 

@@ -122,7 +122,8 @@ def run_demo(
         placed = {
             scene.name: lay_out(scene, city, files[scene.image], cache / "placed") for scene in city.scene
         }
-        say(f"counting {city.name}: {len(placed)} scenes; nominal: {city.nominal}")
+        how_many = "1 scene" if len(placed) == 1 else f"{len(placed)} scenes"
+        say(f"counting {city.name}: {how_many}; nominal: {city.nominal}")
         outcomes = ingest(
             database,
             city.code,

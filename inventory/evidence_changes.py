@@ -55,7 +55,10 @@ def _set_withdrawn(
         city = _locked(connection, city_code)
         row = surveys.get_survey(connection, city, public)
         if row.withdrawn == withdrawn:
-            raise Conflict(f"survey {public} is {'withdrawn already' if withdrawn else 'not withdrawn'}")
+            raise Conflict(
+                f"survey {public} is {'withdrawn already' if withdrawn else 'not withdrawn'}",
+                do=f"See what is: urban-inventory survey list --city {city_code}.",
+            )
         surveys.set_withdrawn(connection, row.id, withdrawn=withdrawn)
         surveys.log_event(connection, city, said, public, author=author)
         _refold(connection, city, taxonomy, row.classes, f"survey {said}", public, author)

@@ -42,7 +42,7 @@ def draw_life(life: Life, out: Path) -> int:
     told = [event for event in life.events if event.look is not None and event.event in _VERDICTS]
     if not told:
         raise CallerError(
-            f"no look in force has seen the ground of {life.names.public_id}",
+            f"there is no look to show of {life.names.public_id}: nothing in force has seen it",
             do="Nothing can be shown; see “urban-inventory survey list”.",
         )
     panels = [_panel(life, event, event.look) for event in told if event.look is not None]

@@ -54,7 +54,7 @@ def print_changes(rows: list[ChangeRow]) -> None:
     if not rows:
         output.results.print("nothing is counted here")
         return
-    # Only where something crossed: else new − gone is the net, and two columns of noughts say nothing.
+    # Only where something crossed: two columns of noughts say nothing.
     crossed = any(row.flow and (row.flow.entered or row.flow.left) for row in rows)
     crossings = ("entered", "left") if crossed else ()
     output.print_table(
@@ -62,6 +62,12 @@ def print_changes(rows: list[ChangeRow]) -> None:
         ("area", "class", "was", "is", "new", "gone", *crossings, *_FLOWS, "net", "interval"),
         [_cells(row, crossings) for row in rows],
     )
+    if any(row.low is not None and row.flow and row.net != row.flow.new - row.flow.gone for row in rows):
+        output.results.print(
+            "new and gone: trees counted at one of the dates only. net: the change on the ground, from what both looks "
+            "saw and missed, divided by what the model finds.",
+            markup=False,
+        )
     for text in dict.fromkeys(row.reason for row in rows if row.reason):
         places = dict.fromkeys(_place(row) for row in rows if row.reason == text)
         output.results.print(f"not comparable ({_some(list(places))}): {text}", markup=False)

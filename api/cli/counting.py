@@ -13,6 +13,7 @@ from api.cli.store import open_store
 from detection.errors import CallerError
 from inventory.counting import NOT_SURVEYED, count
 from inventory.domain.tally import CountRow
+from inventory.errors import JsonUnusable
 from inventory.polygons import read_polygon
 from inventory.store.database import Patience
 
@@ -85,11 +86,22 @@ def _place(row: CountRow) -> str:
 
 
 def _polygon(file: Path | None, vertex_limit: int) -> Polygon | MultiPolygon | None:
-    return None if file is None else read_polygon(_read(file), vertex_limit=vertex_limit)
+    if file is None:
+        return None
+    try:
+        return read_polygon(_read(file), vertex_limit=vertex_limit)
+    except JsonUnusable as error:
+        raise JsonUnusable(
+            f"{error.what} ({error.where})" if error.where else error.what,
+            where=str(file),
+            do="Save it as GeoJSON, UTF-8.",
+        ) from error
 
 
 def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise CallerError(f"cannot be read: {error.strerror}", where=str(file)) from error
+        raise CallerError(
+            f"cannot be read: {error.strerror}", where=str(file), do="Check the path."
+        ) from error

@@ -109,7 +109,10 @@ def _found(decided: Decided) -> str:
         return f"about {decided.asset}; its second half is {decided.made}"
     if decided.asset is None:
         return "nothing stands there on its date; it waits for imagery"
-    return f"about {decided.asset}"
+    counted = "counted" if decided.is_counted else "not counted"
+    if decided.kind is DecisionKind.MERGE and decided.named not in (None, decided.asset):
+        return f"{decided.named} is an alias of {decided.asset} now, which is {counted}"
+    return f"about {decided.asset}, which is {counted}"
 
 
 def _lon_lat(given: str | None) -> tuple[float, float] | None:

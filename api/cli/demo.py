@@ -114,7 +114,7 @@ def _print(result: DemoResult) -> None:
     output.results.print()
     for one in result.scenes:
         output.results.print(f"picture: {one.picture}", markup=False)
-    output.note(f"{result.seconds:.0f} s")
+    output.note(f"counted in {result.seconds:.0f} s")
 
 
 def _interval(low: float | None, high: float | None) -> str:

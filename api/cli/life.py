@@ -78,13 +78,15 @@ class _Words:
         if life.asked != names.public_id:
             lines.append(f"{life.asked} is an alias of {names.public_id}")
         if state is None:
-            said = "nothing is known of it then: not yet seen, or its evidence is withdrawn"
+            said = "nothing speaks of it: not yet seen, or its evidence is withdrawn or purged"
             return [*lines, f"{names.class_name} {names.public_id} in {life.city.code}: {said}"]
         counted = "counted" if state.listed else "not counted"
         asked = ["verified"] if state.verified else []
         asked += ["in review"] if state.review else []
         said = ", ".join([state.status, counted, *asked])
         lines.append(f"{state.class_name} {names.public_id} in {life.city.code}: {said}")
+        if not state.listed and state.status in ("present", "doubtful"):
+            lines.append(f"not counted: others near it are more probable than it ({state.probability:.0%})")
         lon, lat = state.lon_lat
         lines.append(
             f"at {lon:.6f}, {lat:.6f} (longitude, latitude; ± {state.error_m:.1f} m), {state.crown_m:.1f} m across; "

@@ -100,7 +100,7 @@ def sniff_format(path: Path) -> Format:
             head = file.read(512)
     except OSError as error:
         raise SceneUnreadable(
-            f"the file cannot be read: {error.strerror or error}", where=str(path)
+            f"the file cannot be read: {error.strerror or error}", where=str(path), do="Check the path."
         ) from error
     for magic, file_format in _MAGIC:
         if head.startswith(magic):

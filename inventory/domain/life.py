@@ -27,6 +27,7 @@ class LifeState:
     xy: tuple[float, float]
     error_m: float
     crown_m: float
+    probability: float
     hits: int
     first_seen: datetime
     last_seen: datetime

@@ -195,7 +195,10 @@ def get_decision(connection: Connection, city: City, public: str) -> DecisionRow
         ).where(decision.c.city_id == city.id, decision.c.public_id == public)
     ).one_or_none()
     if row is None:
-        raise UnknownName(f"no decision “{public}” in {city.code}")
+        raise UnknownName(
+            f"no decision “{public}” in {city.code}",
+            do=f"“urban-inventory asset ID --city {city.code}” lists the decisions about an asset.",
+        )
     return DecisionRow(
         id=row.id,
         public_id=row.public_id,
@@ -217,6 +220,7 @@ class Bound:
 
     asset: str | None
     made: str | None
+    is_counted: bool
 
 
 # Only an addition names no asset: what it found is told by the state near it that stands on its word.
@@ -234,7 +238,11 @@ _BOUND = text(
             (SELECT coalesce(c.public_id, a.public_id) FROM urban_inventory.asset a
                 LEFT JOIN urban_inventory.asset c ON c.city_id = a.city_id AND c.id = a.alias_of
                 WHERE a.city_id = d.city_id AND a.public_id = d.asset)
-        END AS asset
+        END AS asset,
+        EXISTS (SELECT FROM urban_inventory.asset a JOIN urban_inventory.asset_state s
+                ON s.city_id = a.city_id AND s.asset_id = coalesce(a.alias_of, a.id) AND s.listed
+                WHERE a.city_id = d.city_id AND a.public_id = d.asset AND s.valid_from <= d.at
+                    AND (s.valid_to IS NULL OR s.valid_to > d.at)) AS is_counted
     FROM urban_inventory.decision d
     WHERE d.city_id = :city AND d.public_id = ANY(CAST(:decisions AS text[]))
     """
@@ -258,4 +266,9 @@ def note_met_assets(connection: Connection, city: City, decisions: Sequence[str]
 def bound_assets(connection: Connection, city: City, decisions: Sequence[str]) -> dict[str, Bound]:
     """What each decision found and made, once it is folded in."""
     rows = connection.execute(_BOUND, {"city": city.id, "decisions": list(decisions)})
-    return {row.public_id: Bound(asset=row.asset, made=row.made) for row in rows}
+    return {
+        row.public_id: Bound(
+            asset=row.asset, made=row.made, is_counted=row.is_counted or row.made is not None
+        )
+        for row in rows
+    }

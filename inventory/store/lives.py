@@ -105,6 +105,7 @@ def states_of(connection: Connection, city: City, asset_id: int) -> tuple[LifeSt
             xy=(row.x, row.y),
             error_m=row.error_m,
             crown_m=row.crown_m,
+            probability=row.probability,
             hits=row.hits,
             first_seen=row.first_seen,
             last_seen=row.last_seen,

@@ -158,7 +158,7 @@ def test_withdrawn_evidence_is_no_part_of_a_life_but_of_its_record(town: Town) -
     assert (tree.state, tree.events) == (None, ())
     assert [one.cause for one in tree.record] == ["ingest", "survey withdrawn"]
     assert tree.as_json()["position"] is None
-    with pytest.raises(CallerError, match="no look in force"):
+    with pytest.raises(CallerError, match="no look to show"):
         draw_life(tree, town.folder / "none.png")
 
 
