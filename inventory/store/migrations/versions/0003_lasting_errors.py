@@ -3,22 +3,20 @@
 Run: before the program's upgrade. The first change of each city then folds it from nothing.
 """
 
+from pathlib import Path
+
 from alembic import op
+from sqlalchemy import text
 
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+_SQL = Path(__file__).parent.parent / "sql"
+
 
 def upgrade() -> None:
-    for table in ("asset_state", "history"):
-        op.execute(f"ALTER TABLE urban_inventory.{table} ADD COLUMN lasting REAL DEFAULT 0 NOT NULL")
-        op.execute(f"ALTER TABLE urban_inventory.{table} ALTER COLUMN lasting DROP DEFAULT")
-    op.execute(
-        "COMMENT ON COLUMN urban_inventory.asset_state.lasting IS 'if an error: how probably one that repeats (R8)'"
-    )
-    # What is stored was folded without it.
-    op.execute(
-        "UPDATE urban_inventory.survey_class SET folded_at = NULL, folded_campaign = NULL WHERE folded_at IS NOT NULL"
-    )
+    # One command at a time, as the driver wants it; a blank line ends each in these files.
+    for statement in (_SQL / "0003_lasting_errors.sql").read_text(encoding="utf-8").split(";\n\n"):
+        op.execute(text(statement.replace(":", r"\:")))
