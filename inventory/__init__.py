@@ -7,6 +7,7 @@ __all__ = [
     "boundaries",
     "comparing",
     "counting",
+    "dates",
     "decision_files",
     "decisions",
     "demo",
