@@ -14,6 +14,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from detection.providers import Provider
 from inventory.errors import ConfigurationError
 
 PREFIX = "URBAN_INVENTORY_"
@@ -44,6 +45,10 @@ class Settings(BaseSettings):
         default=None,
         description="Folder or address of data sets, one folder each; the demo looks in “demo/” of it first.",
     )
+    provider: Provider = Field(
+        default=Provider.CPU,
+        description="What computes networks: cpu, or after “models check” openvino, openvino-bf16, cuda.",
+    )
     host: str = Field(default="127.0.0.1", description="Address that “serve” listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that “serve” listens on.")
     public_url: AnyHttpUrl | None = Field(
@@ -56,6 +61,11 @@ class Settings(BaseSettings):
     vertex_limit: int = Field(
         default=100_000, ge=4, le=100_000, description="Vertices of a polygon to count in."
     )
+
+    @property
+    def accepted_providers(self) -> Path:
+        """Where “models check” writes which models passed with which provider."""
+        return self.home / "models" / "accepted-providers.json"
 
     @property
     def models_folder(self) -> Path:

@@ -4,6 +4,7 @@
 """
 
 __all__ = [
+    "adding",
     "bare_weights",
     "cluster",
     "data_folder",
@@ -12,7 +13,9 @@ __all__ = [
     "geojson",
     "imagery",
     "models",
+    "providers",
     "sweep",
     "taxonomy",
     "training",
+    "tuning",
 ]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from detection.errors import BoxShapeError, ModelError
 from detection.models import Model
+from detection.providers import Provider
 
 Windows = NDArray[np.uint8]
 """(n, rows, columns, 3) uint8 RGB; a transposed view of band-sequential pixels is welcome."""
@@ -72,13 +73,20 @@ def thresholds_of(model: Model, override: float | None) -> NDArray[np.float32]:
 
 
 def build_detector(
-    model: Model, *, threshold_override: float | None = None, is_trusted: bool = False
+    model: Model,
+    *,
+    threshold_override: float | None = None,
+    is_trusted: bool = False,
+    provider: Provider = Provider.CPU,
+    threads: int = 1,
 ) -> Detector:
     """The detector for a model's file, by its suffix.
 
     Args:
         threshold_override: one lowest score for all classes instead of the card's (evaluation).
         is_trusted: the caller vouches for a file that runs code when it is loaded (``.pt``).
+        provider: what computes an ONNX network; a ``.pt`` is computed by torch.
+        threads: of one detector.
 
     Raises:
         ModelError: an unknown suffix, or card and network disagree.
@@ -90,7 +98,7 @@ def build_detector(
         case ".onnx":
             from detection.onnx_detector import OnnxDetector
 
-            return OnnxDetector(model, thresholds)
+            return OnnxDetector(model, thresholds, provider=provider, threads=threads)
         case ".pt":
             from detection.ultralytics_detector import UltralyticsDetector
 

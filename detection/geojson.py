@@ -9,15 +9,22 @@ from numpy.typing import NDArray
 from detection.imagery.georeference import to_ground
 from detection.imagery.scene import Scene, to_lon_lat
 from detection.sweep import Observations
+from detection.taxonomy import Taxonomy
 
 #: Decimals of a degree: 1 cm.
 _DECIMALS = 7
 
 
 def features(
-    observations: Observations, scene: Scene, *, as_points: bool = False
+    observations: Observations, scene: Scene, taxonomy: Taxonomy, *, as_points: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """One Feature an observation, EPSG:4326: its box on the ground, or the box's centre."""
+    """One Feature an observation, EPSG:4326: its box on the ground, or the box's centre.
+
+    ``plausible`` says whether its size fits its class (null: the taxonomy does not know the class): what does not
+    is no silent count.
+    """
+    names = np.array(observations.classes, object)[observations.class_index]
+    plausible = taxonomy.plausible(names, observations.size_m.max(axis=1, initial=0))
     shapes = observations.lon_lat if as_points else outlines_lon_lat(observations.box_px, scene)
     kind = "Point" if as_points else "Polygon"
     for index, shape in enumerate(shapes.round(_DECIMALS).tolist()):
@@ -26,10 +33,11 @@ def features(
             "type": "Feature",
             "geometry": {"type": kind, "coordinates": shape if as_points else [shape]},
             "properties": {
-                "class": observations.classes[observations.class_index[index]],
+                "class": names[index],
                 "score": round(float(observations.score[index]), 3),
                 "width_m": round(width_m, 2),
                 "height_m": round(height_m, 2),
+                "plausible": bool(plausible[index]) if names[index] in taxonomy.classes else None,
                 "error_m": round(float(observations.error_m[index]), 2),
                 "scene": scene.name,
             },

@@ -23,13 +23,17 @@ class _Frozen(BaseModel):
 
 
 class CardInput(_Frozen):
-    """What the network is fed: windows of ``window_px`` at ``ground_resolution_m`` metres a pixel."""
+    """What the network is fed: windows of ``window_px`` at ``ground_resolution_m`` metres a pixel.
+
+    ``colours``: natural, or near infrared, red, green in place of red, green, blue.
+    """
 
     ground_resolution_m: float = Field(gt=0)
     range_m: tuple[float, float]
     scene_kinds: tuple[SceneKind, ...] = (SceneKind.NADIR,)
     window_px: int = Field(gt=0, multiple_of=32)
     margin_px: int = Field(ge=0)
+    colours: Literal["natural", "infrared"] = "natural"
 
     @model_validator(mode="after")
     def _core_remains(self) -> "CardInput":
@@ -44,9 +48,9 @@ class CardInput(_Frozen):
 
 
 class CardOutput(_Frozen):
-    """What the network answers. ``one-to-many`` heads are merged by us, ``end-to-end`` ones are not."""
+    """What the network answers. Heads but ``end-to-end`` are merged by us; ``objectness`` is YOLO of before v8."""
 
-    head: Literal["one-to-many", "end-to-end"]
+    head: Literal["one-to-many", "objectness", "end-to-end"]
     classes: tuple[str, ...] = Field(min_length=1)
     merge_iou: float = Field(default=0.5, gt=0, le=1)
 

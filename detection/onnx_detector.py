@@ -1,34 +1,39 @@
-"""Networks in ONNX, run by onnxruntime on the CPU in float32.
+"""Networks in ONNX; by default onnxruntime computes them, on the CPU in float32 (``providers``).
 
-One session, one thread, one window at a time: the answer is the same bit for bit whatever the number of
-workers and however windows are batched, and on a CPU batches gain nothing. Two heads are understood; other
-modules see boxes only.
+One window at a time: the answer is the same bit for bit whatever the number of workers and threads and however
+windows are batched, and on a CPU batches gain nothing. Three heads are understood; other modules see boxes only.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from detection.detector import Boxes, Windows, merge_overlapping, no_boxes
 from detection.errors import ModelError
 from detection.models import Model
+from detection.providers import Provider, load_network, onnx_session
 
 _Output = NDArray[np.float32]
 
 
 class OnnxDetector:
-    """A YOLO export: ``one-to-many`` (1, 4 + classes, anchors) or ``end-to-end`` (1, rows, 6)."""
+    """A YOLO export: ``one-to-many`` (1, 4 + classes, anchors), ``objectness`` (1, anchors, 5 + classes) or
+    ``end-to-end`` (1, rows, 6)."""
 
-    def __init__(self, model: Model, thresholds: NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        thresholds: NDArray[np.float32],
+        *,
+        provider: Provider = Provider.CPU,
+        threads: int = 1,
+    ) -> None:
         self._card = model.card
         self._where = str(model.path)
         self._thresholds = thresholds
-        self._session = _session(model.path)
-        self._input = self._session.get_inputs()[0].name
+        self._network = load_network(model.path, provider, threads=threads)
         side = model.card.input.window_px
         self._check_input(side)
         self._buffer = np.empty((1, 3, side, side), np.float32)
@@ -39,11 +44,14 @@ class OnnxDetector:
 
     def _detect_one(self, bands: NDArray[np.uint8]) -> Boxes:
         np.multiply(bands, np.float32(1 / 255), out=self._buffer[0], dtype=np.float32)
-        output: _Output = self._session.run(None, {self._input: self._buffer})[0]
+        output: _Output = self._network.run(self._buffer)
         self._check_output(output)
         if self._card.output.head == "end-to-end":
             return self._without_head_limit(output[0])
-        boxes = decode_one_to_many(output[0], self._thresholds)
+        anchors = output[0]
+        if self._card.output.head == "objectness":
+            anchors = without_objectness(anchors)
+        boxes = decode_one_to_many(anchors, self._thresholds)
         return merge_overlapping(boxes, self._card.output.merge_iou)
 
     def _without_head_limit(self, rows: _Output) -> Boxes:
@@ -57,16 +65,20 @@ class OnnxDetector:
         return boxes
 
     def _check_input(self, side: int) -> None:
-        shape = self._session.get_inputs()[0].shape
+        shape = self._network.input_shape
         fixed = [size for size in shape[1:] if isinstance(size, int)]
         if len(shape) != 4 or any(size not in (3, side) for size in fixed):
             raise ModelError(
-                f"the network takes {shape}, the card says windows of {side} px", where=self._where
+                f"the network takes {list(shape)}, the card says windows of {side} px", where=self._where
             )
 
     def _check_output(self, output: _Output) -> None:
         classes = len(self._card.output.classes)
-        axis, wanted = (2, 6) if self._card.output.head == "end-to-end" else (1, 4 + classes)
+        axis, wanted = {
+            "end-to-end": (2, 6),
+            "objectness": (2, 5 + classes),
+            "one-to-many": (1, 4 + classes),
+        }[self._card.output.head]
         if output.ndim != 3 or output.shape[axis] != wanted:
             raise ModelError(
                 f"the network answers {output.shape}; a {self._card.output.head} head of "
@@ -91,7 +103,7 @@ def describe_network(path: Path) -> NetworkFacts:
     Raises:
         ModelError: it cannot be loaded.
     """
-    session = _session(path)
+    session = onnx_session(path)
     shapes = [
         tuple(size if isinstance(size, int) else 640 for size in end.shape)
         for end in (session.get_inputs()[0], session.get_outputs()[0])
@@ -101,21 +113,6 @@ def describe_network(path: Path) -> NetworkFacts:
         output_shape=shapes[1],
         metadata=dict(session.get_modelmeta().custom_metadata_map),
     )
-
-
-def _session(path: Path) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Spinning threads take the other worker's core.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own classes derive from Exception alone
-        raise ModelError(
-            f"the network cannot be loaded: {str(error).splitlines()[0]}", where=str(path)
-        ) from error
 
 
 def decode_one_to_many(output: _Output, thresholds: NDArray[np.float32]) -> Boxes:
@@ -147,6 +144,11 @@ def decode_one_to_many(output: _Output, thresholds: NDArray[np.float32]) -> Boxe
     sized = (best_score >= thresholds[best]) & (width > 0) & (height > 0)
     boxes = Boxes(corners=corners, scores=best_score, class_index=best.astype(np.int16))
     return boxes.taken(sized)
+
+
+def without_objectness(rows: _Output) -> _Output:
+    """(4 + classes, anchors) from (anchors, 5 + classes) of YOLO before v8: the score is objectness × class."""
+    return np.ascontiguousarray(np.concatenate([rows[:, :4], rows[:, 4:5] * rows[:, 5:]], axis=1).T)
 
 
 def decode_end_to_end(rows: _Output, thresholds: NDArray[np.float32]) -> Boxes:

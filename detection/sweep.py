@@ -29,7 +29,7 @@ from detection.imagery.georeference import centres_lon_lat, position_errors_m, s
 from detection.imagery.inspect import check_resolution
 from detection.imagery.kept import forget
 from detection.imagery.reader import Neighbour, neighbours_of, read_windows
-from detection.imagery.scene import Scene, open_scene
+from detection.imagery.scene import Scene, in_infrared, open_scene
 from detection.imagery.validity import Mask
 from detection.imagery.windows import (
     Rectangle,
@@ -40,12 +40,18 @@ from detection.imagery.windows import (
 )
 from detection.models import Model
 from detection.ownership import Candidates
+from detection.providers import AcceptedProviders, Provider
+from detection.tuning import SpeedMemory
 
 #: A box this near (in window pixels) to its window's edge is taken as cut by it.
 _CUT_PX = 3.0
 #: Raise it when blocks come out different for the same scene, model and options: checkpoints and settings
 #: follow.
 _METHOD = 3
+
+
+_LEAST_WINDOWS_TO_MEASURE = 100
+"""Fewer take less time than measuring would."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +63,12 @@ class SweepOptions:
         grid_offset_px: shifts the grid of windows against the ground, in the network's pixels.
         is_fitted: as few windows as cover the scene, from its corner, instead of the grid on the ground.
         any_resolution: also outside the range of the model's card.
-        workers: blocks computed at once; None: one a core.
+        workers: blocks computed at once; None: as fast as was measured, else one a core.
         is_trusted: the model's file may run its author's code.
+        provider: what computes the network.
+        accepted: where it is written which providers passed with which models; None: not asked, as for the test itself.
+        threads: of each worker.
+        speed: what is known of this machine's speed; None: nothing is measured.
     """
 
     threshold_override: float | None = None
@@ -67,6 +77,10 @@ class SweepOptions:
     any_resolution: bool = False
     workers: int | None = None
     is_trusted: bool = False
+    provider: Provider = Provider.CPU
+    accepted: AcceptedProviders | None = None
+    threads: int = 1
+    speed: SpeedMemory | None = None
 
 
 def settings_key(model: Model, options: SweepOptions) -> str:
@@ -75,12 +89,15 @@ def settings_key(model: Model, options: SweepOptions) -> str:
     told = (
         _METHOD,
         card.sha256,
-        card.input.model_dump_json(),
+        card.input.model_dump_json(exclude={"colours"}),
         card.output.model_dump_json(),
         sorted(card.threshold.items()),
         options.threshold_override,
         options.grid_offset_px,
         options.is_fitted,
+        # Beside the defaults only, whose surveys are older than the choice.
+        *([card.input.colours] if card.input.colours != "natural" else []),
+        *([options.provider.value] if options.provider is not Provider.CPU else []),
     )
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
@@ -144,6 +161,8 @@ class BlockTask:
     model: Model
     threshold_override: float | None
     is_trusted: bool
+    provider: Provider
+    threads: int
     window_px: int
     disagreement_px: int
     windows: tuple[Window, ...]
@@ -172,15 +191,22 @@ def sweep(
         SceneTooCoarse: a scene's ground resolution lies outside the model's range.
         SceneUnusable: a scene cannot be read.
         ModelError: the model cannot answer.
+        Conflict: the model has not passed its accuracy test with the provider.
     """
     options = options or SweepOptions()
+    if options.accepted is not None:
+        options.accepted.require(model, options.provider)
     started = time.monotonic()
     opened = [scene if isinstance(scene, Scene) else open_scene(scene) for scene in scenes]
     for scene in opened:
         if not options.any_resolution:
             check_resolution(scene, model.card)
+    if model.card.input.colours == "infrared":
+        opened = [in_infrared(scene) for scene in opened]
     sweeps = [_plan(scene, opened, model, options) for scene in opened]
     total = sum(len(one.plan.windows) for one in sweeps)
+    if executor is None:
+        options = _at_full_speed(options, model, total)
     report = _Reporter(progress, total)
     results = []
     workers = options.workers or _workers_of(executor)
@@ -195,6 +221,16 @@ def sweep(
     for scene in opened:
         forget(scene.content_hash)
     return results
+
+
+def _at_full_speed(options: SweepOptions, model: Model, windows: int) -> SweepOptions:
+    """The options with the fastest workers and threads; measured once, and not for a few windows."""
+    if options.workers is not None or options.speed is None or model.path.suffix != ".onnx":
+        return options
+    if windows < _LEAST_WINDOWS_TO_MEASURE:
+        return options
+    fastest = options.speed.fastest(model, options.provider)
+    return replace(options, workers=fastest.workers, threads=fastest.threads)
 
 
 # --- planning ---------------------------------------------------------------------------------------
@@ -241,6 +277,8 @@ def _blocks(
                 model=model,
                 threshold_override=options.threshold_override,
                 is_trusted=options.is_trusted,
+                provider=options.provider,
+                threads=options.threads,
                 window_px=one.plan.window_px,
                 disagreement_px=one.plan.disagreement_px,
                 windows=one.plan.windows[block.start : block.stop],
@@ -304,9 +342,13 @@ class _Detectors:
     @contextmanager
     def lent(self, task: BlockTask) -> Iterator[Detector]:
         """One for the time of a block; two blocks never share one."""
-        key = (task.model.card, str(task.model.path), task.threshold_override)
+        key = (task.model.card, str(task.model.path), task.threshold_override, task.provider, task.threads)
         detector = self._take(key) or build_detector(
-            task.model, threshold_override=task.threshold_override, is_trusted=task.is_trusted
+            task.model,
+            threshold_override=task.threshold_override,
+            is_trusted=task.is_trusted,
+            provider=task.provider,
+            threads=task.threads,
         )
         yield detector
         with self._lock:

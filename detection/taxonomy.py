@@ -4,7 +4,10 @@ import tomllib
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from detection.data_folder import data_path
@@ -65,6 +68,18 @@ class Taxonomy(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     classes: dict[str, AssetClass]
+
+    def plausible(self, names: NDArray[Any], longer_m: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether each thing's longer side lies within its class's range (R6); False for unknown classes.
+
+        Args:
+            names: (n,) classes; longer_m: (n,) metres on the ground.
+        """
+        fits = np.zeros(len(names), bool)
+        for name in set(names.tolist()) & set(self.classes):
+            smallest, largest = self.classes[name].size_m
+            fits |= (names == name) & (longer_m >= smallest) & (longer_m <= largest)
+        return fits
 
     def get(self, name: str) -> AssetClass:
         """The class of this name.

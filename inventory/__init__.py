@@ -11,6 +11,7 @@ __all__ = [
     "decision_files",
     "decisions",
     "demo",
+    "demo_city_scene",
     "demo_scenes",
     "doctor",
     "domain",

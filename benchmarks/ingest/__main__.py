@@ -124,7 +124,7 @@ def main() -> None:
     }
     peers: dict[str, Sahi] = {}
     if not given.without_peers:
-        python = given.peers_python or peers_python("ingest")
+        python = given.peers_python or peers_python("peers")
         weights = given.weights or model.path
         peers["sahi"] = sahi_at_its_best(python, weights, image, model)
         peers["sahi_default"] = Sahi(python, weights, image, model, "default")

@@ -39,7 +39,13 @@ def from_onnx(path):
     from ultralytics.nn.tasks import DetectionModel
 
     exported = onnx.load(path)
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in exported.graph.initializer}
+    # Large weights are kept in 16 bits under another name, and cast back when the network is loaded.
+    weights = {
+        tensor.name.removesuffix("_half"): numpy_helper.to_array(tensor).astype("float32")
+        if tensor.name.endswith("_half")
+        else numpy_helper.to_array(tensor)
+        for tensor in exported.graph.initializer
+    }
     metadata = {entry.key: entry.value for entry in exported.metadata_props}
     names = ast.literal_eval(metadata["names"])
     scale = _SCALES[weights["model.0.conv.weight"].shape[0]]

@@ -5,7 +5,7 @@ windows and merging are measured with it. Entry points: ``evaluate_pictures``, `
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,7 +17,14 @@ from PIL import Image
 from detection.errors import LabelsUnusable, SceneWithoutCrs
 from detection.evaluation.labels import Boxes, ClassNames, LabelledPicture
 from detection.evaluation.matching import overlapping, rectangles
-from detection.evaluation.measures import Figures, Ground, Matched, match_ground, measure
+from detection.evaluation.measures import (
+    POINT_REACH_M,
+    Figures,
+    Ground,
+    Matched,
+    match_ground,
+    measure,
+)
 from detection.evaluation.mosaic import lay_together
 from detection.evaluation.truth import TruthFile, inside, read_truth
 from detection.imagery.scene import Scene, open_scene, scene_from_pixels
@@ -49,6 +56,22 @@ Look: TypeAlias = Callable[[Scene], Found]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MatchRule:
+    """What counts as the same object, beside the overlap of boxes.
+
+    Attributes:
+        point_reach_m: how far from a labelled point the centre of its detection may lie.
+        class_agnostic: whatever classes labels and detections say.
+    """
+
+    point_reach_m: float = POINT_REACH_M
+    class_agnostic: bool = False
+
+
+AS_USUAL = MatchRule()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """Figures and what they were made from.
 
@@ -75,19 +98,21 @@ def evaluate_pictures(
     *,
     ground_resolution_m: float | None,
     layout: Path | None = None,
+    rule: MatchRule = AS_USUAL,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measures a model on labelled pictures, each looked at alone, or laid together by a table.
 
     Args:
         ground_resolution_m: of pictures that do not say it themselves.
+        rule: what counts as the same object.
         layout: table of patches (``mosaic``): then the truth is merged across their seams.
 
     Raises:
         LabelsUnusable: a picture has no georeference and no resolution is given.
     """
     if layout is not None:
-        return _evaluate_mosaic(look, labelled, thresholds, ground_resolution_m, layout)
+        return _evaluate_mosaic(look, labelled, thresholds, ground_resolution_m, layout, rule)
     images = []
     for number, picture in enumerate(labelled):
         scene = picture_scene(picture.path, ground_resolution_m)
@@ -98,6 +123,7 @@ def evaluate_pictures(
                 look(scene),
                 picture.boxes_px,
                 picture.class_index,
+                rule,
                 points=picture.points,
             )
         )
@@ -120,6 +146,7 @@ def evaluate_scene(
     thresholds: NDArray[np.float64],
     *,
     split: str | None = None,
+    rule: MatchRule = AS_USUAL,
 ) -> Evaluation:
     """Measures a model on one scene with truth in GeoJSON.
 
@@ -147,7 +174,9 @@ def evaluate_scene(
         found = _of_split(found, boxes, here)
         area_share = _share_of_split(scene, boxes, here)
         boxes, classes = boxes[here], classes[here]
-    ground = _ground(scene.name, scene, found, boxes, classes, points=truth.are_points, area_share=area_share)
+    ground = _ground(
+        scene.name, scene, found, boxes, classes, rule, points=truth.are_points, area_share=area_share
+    )
     blocks = tuple(cut_into_blocks(ground))
     return Evaluation(
         figures=measure([ground], thresholds, blocks=blocks),
@@ -189,16 +218,15 @@ def cut_into_blocks(ground: Ground, side_m: float = BLOCK_M) -> Iterator[Ground]
     for cell in cells:
         true = (true_cell == cell).all(axis=1)
         found = (found_cell == cell).all(axis=1)
-        yield Ground(
+        yield replace(
+            ground,
             name=f"{ground.name}[{cell[0]},{cell[1]}]",
             truth_px=ground.truth_px[true],
             truth_class=ground.truth_class[true],
             detected_px=ground.detected_px[found],
             detected_class=ground.detected_class[found],
             scores=ground.scores[found],
-            ground_resolution_m=ground.ground_resolution_m,
             area_km2=ground.area_km2 / len(cells),
-            points=ground.points,
         )
 
 
@@ -212,6 +240,7 @@ def _evaluate_mosaic(
     thresholds: NDArray[np.float64],
     ground_resolution_m: float | None,
     layout: Path,
+    rule: MatchRule,
 ) -> Evaluation:
     if ground_resolution_m is None:
         raise LabelsUnusable(
@@ -227,6 +256,7 @@ def _evaluate_mosaic(
         look(scene),
         mosaic.boxes_px,
         mosaic.class_index,
+        rule,
         area_share=mosaic.present,
     )
     blocks = tuple(cut_into_blocks(ground, mosaic.patch_px[0] * ground_resolution_m))
@@ -245,6 +275,7 @@ def _ground(
     found: Found,
     boxes: Boxes,
     classes: NDArray[np.int16],
+    rule: MatchRule,
     *,
     points: bool = False,
     area_share: float = 1.0,
@@ -261,6 +292,8 @@ def _ground(
         ground_resolution_m=scene.ground_resolution_m,
         area_km2=area_m2 * area_share / 1e6,
         points=points,
+        point_reach_m=rule.point_reach_m,
+        class_agnostic=rule.class_agnostic,
     )
 
 

@@ -6,7 +6,7 @@ Pure: takes grounds (what is there, what was found) and gives figures. Running t
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ MATCH_IOU = 0.4
 AP_IOU = 0.5
 #: Points have no size: one within this distance is meant (as for the NAIP trees).
 POINT_REACH_M = 6.0
+#: In place of a class's index, where all classes are taken for one.
+ANY_CLASS = -1
 #: Where validation shows no object of a class: ultralytics' own default.
 NO_EVIDENCE_THRESHOLD = 0.25
 
@@ -38,7 +40,8 @@ class Ground:
         truth_px, detected_px: (n, 4) and (m, 4) float64, x_min, y_min, x_max, y_max, pixels, y down.
         truth_class, detected_class: (n,) and (m,) indices into the model's classes.
         scores: (m,) 0..1; all detections down to a low score, for average precision.
-        points: whether the truth is points.
+        class_agnostic: all classes are one; each detection still has its own class's threshold.
+        points: whether the truth is points; a detection within ``point_reach_m`` of one may be it.
     """
 
     name: str
@@ -50,14 +53,22 @@ class Ground:
     ground_resolution_m: float
     area_km2: float
     points: bool = False
+    point_reach_m: float = POINT_REACH_M
+    class_agnostic: bool = False
+
+    def members(self, class_index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which detections and which objects are of a class; ``ANY_CLASS``: all."""
+        if class_index == ANY_CLASS:
+            return np.ones(len(self.detected_class), bool), np.ones(len(self.truth_class), bool)
+        return self.detected_class == class_index, self.truth_class == class_index
 
     def candidates(self, class_index: int) -> tuple[Pairs, NDArray[np.float32], int]:
         """Pairs of one class, renumbered within it, with its scores and its number of objects."""
-        detected = self.detected_class == class_index
-        truth = self.truth_px[self.truth_class == class_index]
+        detected, true = self.members(class_index)
+        truth = self.truth_px[true]
         boxes = self.detected_px[detected]
         pairs = (
-            within_reach(boxes, truth, POINT_REACH_M / self.ground_resolution_m)
+            within_reach(boxes, truth, self.point_reach_m / self.ground_resolution_m)
             if self.points
             else overlapping(boxes, truth)
         )
@@ -66,17 +77,18 @@ class Ground:
     def at(self, thresholds: NDArray[np.float64]) -> "Ground":
         """The same with only the detections at or above their class's threshold."""
         kept = self.scores >= thresholds[self.detected_class]
-        return Ground(
-            name=self.name,
-            truth_px=self.truth_px,
-            truth_class=self.truth_class,
+        return replace(
+            self,
             detected_px=self.detected_px[kept],
             detected_class=self.detected_class[kept],
             scores=self.scores[kept],
-            ground_resolution_m=self.ground_resolution_m,
-            area_km2=self.area_km2,
-            points=self.points,
         )
+
+    def classes(self) -> list[int]:
+        """The classes to match within: those of the truth, or one for all."""
+        if self.class_agnostic:
+            return [ANY_CLASS] if len(self.truth_class) else []
+        return [int(index) for index in np.unique(self.truth_class)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +120,12 @@ def match_ground(ground: Ground, thresholds: NDArray[np.float64]) -> Matched:
     kept = ground.at(thresholds)
     minimum = 0.0 if ground.points else MATCH_IOU
     found, objects = [], []
-    for class_index in np.unique(kept.truth_class).tolist():
+    for class_index in kept.classes():
         pairs, _, _ = kept.candidates(class_index)
         detection, truth = match_one_to_one(pairs.at_least(minimum))
-        found.append(np.flatnonzero(kept.detected_class == class_index)[detection])
-        objects.append(np.flatnonzero(kept.truth_class == class_index)[truth])
+        detected, true = kept.members(class_index)
+        found.append(np.flatnonzero(detected)[detection])
+        objects.append(np.flatnonzero(true)[truth])
     empty = np.empty(0, dtype=np.int64)
     return Matched(
         ground=kept,
@@ -128,7 +141,7 @@ def average_precision(grounds: Sequence[Ground]) -> float:
     COCO's 101 samples; the two differ by less than 0.01 beyond a hundred objects). Detections are
     ranked over all grounds together.
     """
-    classes = sorted({int(index) for ground in grounds for index in np.unique(ground.truth_class)})
+    classes = sorted({index for ground in grounds for index in ground.classes()})
     return float(np.mean([_class_ap(grounds, index) for index in classes])) if classes else float("nan")
 
 
@@ -325,7 +338,8 @@ def _score_calibration(
     """How often a detection of a score is an object, at the matching of average precision."""
     scores, hits = [], []
     for image in images:
-        for class_index in np.unique(image.detected_class).tolist():
+        detected = [ANY_CLASS] if image.class_agnostic else np.unique(image.detected_class).tolist()
+        for class_index in detected:
             pairs, found, _ = image.candidates(class_index)
             scores.append(found)
             hits.append(match_by_score(pairs.at_least(0.0 if image.points else MATCH_IOU), found) >= 0)

@@ -19,6 +19,8 @@ class Bands:
     Attributes:
         rgb: 1-based numbers of the bands shown as red, green, blue; a grey image names one band thrice.
         alpha: band that says which pixels are valid, if any.
+        near_infrared: band of near infrared, if any.
+        is_infrared: near infrared, red and green are shown as red, green and blue.
         palette: 256 × 3 bytes when the single band holds indices of colours.
         stretch: the stored values that become 0 and 255; None for 8-bit bands.
         assumed: what was decided without being told, in words for the pre-flight.
@@ -26,6 +28,8 @@ class Bands:
 
     rgb: tuple[int, int, int]
     alpha: int | None = None
+    near_infrared: int | None = None
+    is_infrared: bool = False
     palette: bytes | None = None
     stretch: tuple[float, float] | None = None
     assumed: tuple[str, ...] = ()
@@ -47,14 +51,24 @@ class Bands:
         return rgb
 
     def without_alpha(self, reason: str) -> "Bands":
-        """The same with the alpha band taken for something else, and the reason noted."""
-        return replace(self, alpha=None, assumed=(*self.assumed, reason))
+        """The same with the alpha band taken for near infrared, and the reason noted."""
+        return replace(self, alpha=None, near_infrared=self.alpha, assumed=(*self.assumed, reason))
+
+    def infrared(self) -> "Bands | None":
+        """The same shown in near infrared, red, green; None without such a band."""
+        if self.near_infrared is None or self.palette is not None:
+            return None
+        red, green, _ = self.rgb
+        return replace(self, rgb=(self.near_infrared, red, green), is_infrared=True)
 
 
 def _stretched(stored: RasterPixels, low: float, high: float) -> NDArray[np.uint8]:
     scale = np.float32(255.0 / (high - low))
     levels: NDArray[np.float32] = (stored.astype(np.float32) - np.float32(low)) * scale
     return np.clip(np.rint(np.nan_to_num(levels)), 0, 255).astype(np.uint8)
+
+
+_NEAR_INFRARED = {"nir", "near infrared", "near-infrared", "nearinfrared", "near_infrared"}
 
 
 def bands_of(dataset: Any) -> Bands:
@@ -66,12 +80,21 @@ def bands_of(dataset: Any) -> Bands:
     if "palette" in roles:
         return Bands(rgb=(1, 1, 1), palette=_palette(dataset.colormap(1)))
     if {"red", "green", "blue"} <= roles.keys():
-        return Bands(rgb=(roles["red"], roles["green"], roles["blue"]), alpha=alpha)
+        rgb = (roles["red"], roles["green"], roles["blue"])
+        return Bands(rgb=rgb, alpha=alpha, near_infrared=_near_infrared(roles, others, rgb))
     if len(others) >= 3:
         first = (others[0], others[1], others[2])
         return Bands(rgb=first, alpha=alpha, assumed=(f"bands {first} taken for red, green, blue",))
     grey = others[0] if others else 1
     return Bands(rgb=(grey, grey, grey), alpha=alpha, assumed=("a grey image shown as RGB",))
+
+
+def _near_infrared(roles: dict[str, int], others: list[int], rgb: tuple[int, int, int]) -> int | None:
+    """The band that says so, else the only one beside red, green and blue."""
+    if "nir" in roles:
+        return roles["nir"]
+    left = [band for band in others if band not in rgb]
+    return left[0] if len(left) == 1 else None
 
 
 def _colour_roles(interpretations: Sequence[ColorInterp], descriptions: Sequence[str | None]) -> list[str]:
@@ -80,7 +103,8 @@ def _colour_roles(interpretations: Sequence[ColorInterp], descriptions: Sequence
     roles: list[str] = []
     for number, (colour, description) in enumerate(zip(interpretations, descriptions, strict=True)):
         name = (description or "").strip().lower()
-        spoken = name in {"red", "green", "blue"} and colour.name in {"undefined", "gray"}
+        name = "nir" if name in _NEAR_INFRARED else name
+        spoken = name in {"red", "green", "blue", "nir"} and colour.name in {"undefined", "gray"}
         role = name if spoken else colour.name
         roles.append(f"{role}-{number}" if role in {"undefined", *roles} else role)
     return roles

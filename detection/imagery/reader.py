@@ -60,7 +60,8 @@ class RasterReader:
         """See ``SceneReader``; reads only the bands it needs, and the mask only where cells ask for it."""
         scene = self._scene
         is_full = _is_full(scene, rectangle)
-        picture = kept(scene.content_hash)
+        # What was kept when the scene was opened are its natural colours.
+        picture = None if scene.bands.is_infrared else kept(scene.content_hash)
         if picture is not None and (is_full or not (scene.has_mask or scene.bands.alpha)):
             rgb = picture[:, rectangle.y_min : rectangle.y_max, rectangle.x_min : rectangle.x_max]
             return rgb, None if is_full else self._valid(rgb, rgb, None, rectangle)

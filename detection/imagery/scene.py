@@ -26,7 +26,7 @@ from pyproj.exceptions import CRSError, ProjError
 from rasterio.windows import Window as RasterWindow
 from shapely.geometry.base import BaseGeometry
 
-from detection.errors import CallerError, SceneNotProjected, SceneWithoutCrs
+from detection.errors import CallerError, SceneNotProjected, SceneUnusable, SceneWithoutCrs
 from detection.imagery.bands import Bands, RasterPixels, bands_of, has_mask, stretch_of
 from detection.imagery.kept import BUDGET_BYTES, keep
 from detection.imagery.raster import (
@@ -217,6 +217,24 @@ def scene_from_pixels(
         georeference_hash=_georeference_hash(transform, None, (width, height)),
         pixels=stored,
     )
+
+
+def in_infrared(scene: Scene) -> Scene:
+    """The scene shown in near infrared, red, green; pixels in memory are taken to be so already.
+
+    Raises:
+        SceneUnusable: it has no band of near infrared.
+    """
+    if scene.pixels is not None:
+        return scene
+    bands = scene.bands.infrared()
+    if bands is None:
+        raise SceneUnusable(
+            "this model needs a band of near infrared, and the scene has none",
+            where=scene.name,
+            do="Give imagery with four bands, or another model.",
+        )
+    return replace(scene, bands=bands)
 
 
 def laid_out(

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from detection.errors import LabelsUnusable
 from detection.evaluation.evaluate import Found, Look, cut_into_blocks
@@ -16,7 +15,7 @@ from detection.evaluation.measures import Ground, count_calibrated_threshold, ma
 from detection.imagery.scene import scene_from_pixels
 from detection.training.appearance import AppearanceRange, vary_appearance
 from detection.training.recipe import Recipe, Source
-from detection.training.windows import read_source
+from detection.training.windows import load_picture, read_source
 
 #: Another day's light, not another camera: how a second look at the same ground differs.
 SECOND_LOOK = AppearanceRange(
@@ -66,7 +65,7 @@ def look_at_validation(
     """
     random = np.random.default_rng(recipe.schedule.seed)
     result = [
-        _look_at(source, picture, look, random if twice else None)
+        _look_at(recipe, source, picture, look, random if twice else None)
         for source in recipe.of_role("validate")
         for picture in read_source(source, data_folder, recipe.classes)
     ]
@@ -152,11 +151,15 @@ def persistent_share(validation: Sequence[ValidationGround], thresholds: NDArray
 
 
 def _look_at(
-    source: Source, picture: LabelledPicture, look: Look, random: np.random.Generator | None
+    recipe: Recipe,
+    source: Source,
+    picture: LabelledPicture,
+    look: Look,
+    random: np.random.Generator | None,
 ) -> ValidationGround:
-    with Image.open(picture.path) as image:
-        frame = _frame(source, image.size)
-        crop = image.convert("RGB").crop(frame)
+    image = load_picture(picture.path, recipe.colours)
+    frame = _frame(source, image.size)
+    crop = image.crop(frame)
     pixels = np.asarray(crop)
     corner = np.array([*frame[:2], *frame[:2]], dtype=np.float64)
     boxes = picture.boxes_px - corner

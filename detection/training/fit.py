@@ -7,12 +7,14 @@ extra ``train``.
 import hashlib
 import os
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import MethodType
 from typing import Any
 
 from detection.errors import LabelsUnusable, MissingExtra, ModelError, ModelUntrusted
 from detection.training.recipe import Recipe
+from detection.training.windows import source_of
 
 
 def fit(recipe: Recipe, data_file: Path, weights: Path, out: Path, *, resume: bool = False) -> Path:
@@ -45,7 +47,7 @@ def fit(recipe: Recipe, data_file: Path, weights: Path, out: Path, *, resume: bo
         {"model": str(last), "resume": str(last)} if resume else _overrides(recipe, data_file, weights, out)
     )
     trainer = _without_one_to_one(DetectionTrainer)(overrides=overrides)
-    trainer.add_callback("on_train_start", _use_bf16 if _has_bf16(recipe) else _keep_f32)
+    trainer.add_callback("on_train_start", partial(_own_loss, recipe=recipe))
     trainer.train()
     return last
 
@@ -105,6 +107,7 @@ def _overrides(recipe: Recipe, data_file: Path, weights: Path, out: Path) -> dic
         "cache": schedule.cache,
         "amp": False,  # see _use_bf16
         "plots": False,
+        "val": False,  # the threshold is chosen on the last weights, by the production sweep
         "patience": schedule.epochs,
         "workers": schedule.workers,
         # Scale, turns and light are in the windows already; here only what makes epochs differ.
@@ -147,27 +150,47 @@ def _has_bf16(recipe: Recipe) -> bool:
     )
 
 
-def _keep_f32(trainer: Any) -> None:
-    """Nothing to change: the network computes in 32 bits."""
+def _own_loss(trainer: Any, *, recipe: Recipe) -> None:
+    """Lets the network compute in bfloat16 where that is fast, and the loss leave out what nobody labelled.
 
-
-def _use_bf16(trainer: Any) -> None:
-    """Lets the network compute in bfloat16, channels last: half the time on processors that have it.
-
-    The loss stays in 32 bits: ultralytics' own ``amp`` would compute anchors in the network's type,
-    where a coordinate beyond 128 cells is rounded to a whole one.
+    In bfloat16, channels last, the network takes half the time on processors that have it. The loss stays in
+    32 bits: ultralytics' own ``amp`` would compute anchors in the network's type, where a coordinate beyond 128
+    cells is rounded to a whole one.
     """
     import torch
 
+    half = _has_bf16(recipe)
+    labelled = labelled_classes(recipe)
+
     def loss(model: Any, batch: dict[str, Any], preds: Any = None) -> Any:
         if preds is None:
-            with torch.autocast("cpu", dtype=torch.bfloat16) if model.training else nullcontext():
-                preds = model.forward(batch["img"].contiguous(memory_format=torch.channels_last))
-        return type(model).loss(model, batch, _as_float(preds))
+            images = batch["img"]
+            with torch.autocast("cpu", dtype=torch.bfloat16) if half and model.training else nullcontext():
+                preds = model.forward(
+                    images.contiguous(memory_format=torch.channels_last) if half else images
+                )
+        if labelled is not None:
+            if getattr(model, "criterion", None) is None:
+                model.criterion = model.init_criterion()
+            weights = torch.tensor([labelled[source_of(Path(file))] for file in batch["im_file"]])
+            # (pictures, 1, classes): multiplies the loss of each class at each anchor.
+            model.criterion.class_weights = weights[:, None, :].to(batch["img"].device)
+        return type(model).loss(model, batch, _as_float(preds) if half else preds)
 
-    trainer.model.to(memory_format=torch.channels_last)
+    if half:
+        trainer.model.to(memory_format=torch.channels_last)
     # On the instance that trains only: checkpoints are made of the averaged copy and stay plain.
     trainer.model.loss = MethodType(loss, trainer.model)
+
+
+def labelled_classes(recipe: Recipe) -> list[list[float]] | None:
+    """Per source 1 for each class that it labels, 0 for the others; None where all sources label all."""
+    if not any(source.labels_only for source in recipe.sources):
+        return None
+    return [
+        [float(name in (source.labels_only or recipe.classes)) for name in recipe.classes]
+        for source in recipe.sources
+    ]
 
 
 def _as_float(value: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from detection.errors import LabelsUnusable
 from detection.evaluation.labels import LabelFormat
@@ -21,14 +21,36 @@ class _Frozen(BaseModel):
 
 
 class Selection(_Frozen):
-    """Rows of a table beside the pictures: those whose columns have one of the values.
+    """Which pictures of a folder: by the beginning of their name, or by a table beside them.
 
-    ``stem`` names the column with the picture's name, with or without suffix.
+    Of the table those rows whose columns have one of the values; ``stem`` names the column with the
+    picture's name, with or without suffix.
     """
 
-    table: str
-    stem: str
-    where: dict[str, tuple[str, ...]]
+    prefix: str = ""
+    table: str = ""
+    stem: str = ""
+    where: dict[str, tuple[str, ...]] = {}
+
+    @model_validator(mode="after")
+    def _says_which(self) -> "Selection":
+        if not self.prefix and not (self.table and self.stem):
+            raise ValueError("give prefix, or table and stem")
+        return self
+
+
+class Repair(_Frozen):
+    """One label set right by a person who looked again.
+
+    Attributes:
+        picture: name without suffix.
+        at: x, y in pixels of the picture; the box that holds it, of several the one with the nearest middle.
+        label: the class that it is; empty: nothing is there.
+    """
+
+    picture: str
+    at: tuple[float, float]
+    label: str
 
 
 class Source(_Frozen):
@@ -40,6 +62,11 @@ class Source(_Frozen):
         windows: how many windows are drawn (``train`` only).
         regions: (x_min, y_min, x_max, y_max) in pixels of the picture; windows stay inside one.
             Empty: the whole picture.
+        labels_only: the recipe's classes that it labels; things of the others stand in its pictures unlabelled
+            and are no background: the loss leaves them out. Empty: all.
+        turned: share of pieces turned by any angle (``train`` only), beside the eight ways to lay a square. Only for
+            sources whose objects stand along the picture's sides: the box of a turned one is made from its own.
+        repairs: labels set right after a second look.
         point_box_m: side of the box given to a label that is a point.
         calibrates: whether the threshold is chosen on this source (``validate`` only); each such
             source is one domain, and their relative count errors average to zero.
@@ -58,6 +85,9 @@ class Source(_Frozen):
     select: Selection | None = None
     names: tuple[str, ...] = ()
     map: dict[str, str] = {}
+    labels_only: tuple[str, ...] = ()
+    turned: float = Field(default=0.0, ge=0, le=1)
+    repairs: tuple[Repair, ...] = ()
     point_box_m: float = Field(default=4.0, gt=0)
     calibrates: bool = True
     is_home: bool = True
@@ -101,12 +131,23 @@ class Recipe(_Frozen):
     window_px: int = Field(default=640, gt=0, multiple_of=32)
     margin_px: int = Field(default=96, ge=0)
     merge_iou: float = Field(default=0.5, gt=0, le=1)
+    colours: Literal["natural", "infrared"] = "natural"
     scale_jitter: tuple[float, float] = (0.7, 1.45)
     smallest_cut_px: float = Field(default=8.0, ge=0)
     weights: str
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     schedule: Schedule = Schedule()
     sources: tuple[Source, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _partial_labels_are_kept_apart(self) -> "Recipe":
+        partial = [source for source in self.sources if source.labels_only]
+        for source in partial:
+            if unknown := set(source.labels_only) - set(self.classes):
+                raise ValueError(f"{source.name}: labels_only names {', '.join(sorted(unknown))}")
+        if partial and self.schedule.mosaic:
+            raise ValueError("mosaic would mix pictures of sources that label different classes: set it to 0")
+        return self
 
     def of_role(self, role: Literal["train", "validate"]) -> tuple[Source, ...]:
         """Sources of one role, in the recipe's order."""

@@ -141,6 +141,7 @@ def _card(recipe: Recipe, sha256: str, windows: WindowSet) -> ModelCard:
             range_m=recipe.range_m,
             window_px=recipe.window_px,
             margin_px=recipe.margin_px,
+            colours=recipe.colours,
         ),
         output=CardOutput(head="one-to-many", classes=recipe.classes, merge_iou=recipe.merge_iou),
         threshold=dict.fromkeys(recipe.classes, 0.25),

@@ -8,8 +8,8 @@ out regularly and left as they are.
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -74,11 +74,20 @@ def make_window_set(recipe: Recipe, data_folder: Path, out: Path, *, seed: int =
             else _regular_windows(recipe, source, labelled)
         )
         for number, cut in enumerate(cuts):
-            _write(cut, out, source.role, f"{place:02d}-{number:05d}")
+            _write(cut, out, source.role, _window_name(place, number))
     _write_description(recipe, out)
     counts = {"pictures": pictures, "objects": objects}
     done.write_text(json.dumps(counts), encoding="utf-8")
     return WindowSet(data_file=out / "data.yaml", pictures=pictures, objects=objects)
+
+
+def _window_name(source: int, number: int) -> str:
+    return f"{source:02d}-{number:05d}"
+
+
+def source_of(window: Path) -> int:
+    """The place in the recipe of the source that a window was cut from."""
+    return int(window.stem.partition("-")[0])
 
 
 def read_source(source: Source, data_folder: Path, classes: Sequence[str]) -> list[LabelledPicture]:
@@ -90,12 +99,20 @@ def read_source(source: Source, data_folder: Path, classes: Sequence[str]) -> li
         ClassNames(wanted=tuple(classes), given=source.names, mapping=source.map),
     )
     if source.select is not None:
-        wanted = _selected_stems(source.select, data_folder)
-        pictures = [picture for picture in pictures if picture.path.stem in wanted]
+        is_selected = _is_selected(source.select, data_folder)
+        pictures = [picture for picture in pictures if is_selected(picture.path.stem)]
     if not pictures:
         raise LabelsUnusable("no picture is selected", where=f"source {source.name}")
+    pictures = _repaired(pictures, source, classes)
     half = source.point_box_m / source.ground_resolution_m / 2
     return [_with_extent(picture, half) if picture.points else picture for picture in pictures]
+
+
+def _is_selected(select: Selection, data_folder: Path) -> Callable[[str], bool]:
+    if not select.table:
+        return lambda stem: stem.startswith(select.prefix)
+    wanted = _selected_stems(select, data_folder)
+    return lambda stem: stem in wanted and stem.startswith(select.prefix)
 
 
 def _selected_stems(select: Selection, data_folder: Path) -> set[str]:
@@ -105,6 +122,49 @@ def _selected_stems(select: Selection, data_folder: Path) -> set[str]:
             for row in csv.DictReader(file)
             if all(row[column] in values for column, values in select.where.items())
         }
+
+
+def _repaired(
+    pictures: list[LabelledPicture], source: Source, classes: Sequence[str]
+) -> list[LabelledPicture]:
+    """The pictures with the source's repairs.
+
+    Raises:
+        LabelsUnusable: a repair names no picture, no box or no class.
+    """
+    by_name = {picture.path.stem: place for place, picture in enumerate(pictures)}
+    pictures = list(pictures)
+    for repair in source.repairs:
+        where = f"source {source.name}, repair of {repair.picture} at {repair.at[0]:g}, {repair.at[1]:g}"
+        if repair.label and repair.label not in classes:
+            raise LabelsUnusable(f"“{repair.label}” is no class of the recipe", where=where)
+        if repair.picture not in by_name:
+            raise LabelsUnusable("there is no such picture", where=where)
+        place = by_name[repair.picture]
+        box = _box_at(pictures[place], repair.at)
+        if box is None:
+            raise LabelsUnusable("no box is there", where=where)
+        pictures[place] = _relabelled(pictures[place], box, repair.label, classes)
+    return pictures
+
+
+def _box_at(picture: LabelledPicture, at: tuple[float, float]) -> int | None:
+    low, high = picture.boxes_px[:, :2], picture.boxes_px[:, 2:]
+    holding = np.flatnonzero(((low <= at) & (at <= high)).all(axis=1))
+    if not len(holding):
+        return None
+    distance = np.linalg.norm((low + high)[holding] / 2 - at, axis=1)
+    return int(holding[np.argmin(distance)])
+
+
+def _relabelled(picture: LabelledPicture, box: int, label: str, classes: Sequence[str]) -> LabelledPicture:
+    kept = np.ones(len(picture.class_index), bool)
+    index = picture.class_index.copy()
+    if label:
+        index[box] = list(classes).index(label)
+    else:
+        kept[box] = False
+    return replace(picture, boxes_px=picture.boxes_px[kept], class_index=index[kept])
 
 
 def _with_extent(picture: LabelledPicture, half_px: float) -> LabelledPicture:
@@ -124,16 +184,27 @@ def _objects_inside(source: Source, labelled: Sequence[LabelledPicture]) -> int:
     for picture in labelled:
         centre = (picture.boxes_px[:, :2] + picture.boxes_px[:, 2:]) / 2
         inside = np.zeros(len(centre), dtype=bool)
-        for x_min, y_min, x_max, y_max in _regions(source, _load(picture.path).size):
+        for x_min, y_min, x_max, y_max in _regions(source, load_picture(picture.path).size):
             inside |= np.all((centre >= (x_min, y_min)) & (centre < (x_max, y_max)), axis=1)
         total += int(inside.sum())
     return total
 
 
 @lru_cache(maxsize=256)
-def _load(path: Path) -> Image.Image:
+def load_picture(path: Path, colours: str = "natural") -> Image.Image:
+    """A labelled picture as a network sees it.
+
+    Raises:
+        LabelsUnusable: near infrared is asked for, and it has no fourth band.
+    """
     with Image.open(path) as image:
-        return image.convert("RGB")
+        if colours == "natural":
+            return image.convert("RGB")
+        # Pillow takes the fourth band for transparency, as most programs do.
+        if image.mode != "RGBA":
+            raise LabelsUnusable("it has no fourth band, of near infrared", where=str(path))
+        red, green, _, near_infrared = image.split()
+        return Image.merge("RGB", (near_infrared, red, green))
 
 
 def _random_windows(
@@ -144,13 +215,15 @@ def _random_windows(
 ) -> Iterator[_Cut]:
     """Windows drawn from the source; pictures are drawn by their area, regions likewise."""
     grounds = [
-        (picture, region) for picture in labelled for region in _regions(source, _load(picture.path).size)
+        (picture, region)
+        for picture in labelled
+        for region in _regions(source, load_picture(picture.path).size)
     ]
     areas = np.array([(r[2] - r[0]) * (r[3] - r[1]) for _, r in grounds], dtype=np.float64)
     for _ in range(source.windows):
         low, high = np.log(recipe.scale_jitter)
         zoom = source.ground_resolution_m / recipe.ground_resolution_m * np.exp(random.uniform(low, high))
-        pieces = _collage(recipe, grounds, areas / areas.sum(), zoom, random)
+        pieces = _collage(recipe, grounds, areas / areas.sum(), zoom, source.turned, random)
         turned = _turned(pieces, int(random.integers(8)))
         yield _Cut(vary_appearance(turned.image, random), turned.boxes, turned.classes)
 
@@ -160,6 +233,7 @@ def _collage(
     grounds: Sequence[tuple[LabelledPicture, tuple[int, int, int, int]]],
     shares: NDArray[np.float64],
     zoom: float,
+    turned: float,
     random: np.random.Generator,
 ) -> _Cut:
     """One window, filled with as many pieces as the pictures' size makes necessary."""
@@ -175,7 +249,9 @@ def _collage(
             if x == 0:
                 row_height = min(side - y, int((region[3] - region[1]) * zoom))
             height = min(row_height, int((region[3] - region[1]) * zoom))
-            cut = _cut(picture, region, (width, height), zoom, recipe.smallest_cut_px, random)
+            cut = _cut(picture, region, (width, height), zoom, recipe.smallest_cut_px, recipe.colours, random)
+            if random.random() < turned:
+                cut = _at_an_angle(cut, float(random.uniform(-60, 60)), recipe.smallest_cut_px)
             canvas.paste(cut.image, (x, y))
             boxes.append(cut.boxes + np.array([x, y, x, y]))
             classes.append(cut.classes)
@@ -190,13 +266,14 @@ def _cut(
     size: tuple[int, int],
     zoom: float,
     smallest: float,
+    colours: str,
     random: np.random.Generator,
 ) -> _Cut:
     """A piece of ``size`` pixels from a random place of the region, at the zoom."""
     span = np.array(size) / zoom
     free = np.maximum(np.array([region[2] - region[0], region[3] - region[1]]) - span, 0)
     corner = np.array(region[:2]) + random.uniform(0, 1, 2) * free
-    return cut_window(picture, (float(corner[0]), float(corner[1])), size, zoom, smallest)
+    return cut_window(picture, (float(corner[0]), float(corner[1])), size, zoom, smallest, colours)
 
 
 def cut_window(
@@ -205,6 +282,7 @@ def cut_window(
     size: tuple[int, int],
     zoom: float,
     smallest: float,
+    colours: str = "natural",
 ) -> _Cut:
     """Pixels and boxes of a rectangle of the picture, resampled.
 
@@ -214,11 +292,12 @@ def cut_window(
         zoom: pixels of the result for one of the picture.
         smallest: a box that the edge cuts and whose remainder is narrower than this (pixels of the
             result) is dropped: nobody could tell what it is.
+        colours: as the recipe has them.
     """
     width, height = size
     x, y = corner
     frame = (x, y, x + width / zoom, y + height / zoom)
-    source = _load(picture.path)
+    source = load_picture(picture.path, colours)
     image = source.resize(
         size,
         Image.Resampling.BILINEAR,
@@ -230,6 +309,31 @@ def cut_window(
     is_cut = np.any(np.abs(clipped - boxes) > 0.5, axis=1)
     kept = (extent > 0) & (~is_cut | (extent >= smallest))
     return _Cut(image, clipped[kept], picture.class_index[kept])
+
+
+def _at_an_angle(cut: _Cut, degrees: float, smallest: float) -> _Cut:
+    """The piece turned about its middle, counter-clockwise; what turns in from outside is grey.
+
+    The box of a turned object lies between those of the rectangle and of the ellipse that its own box holds:
+    vehicles have round corners.
+    """
+    width, height = cut.image.size
+    image = cut.image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=(114, 114, 114))
+    angle = np.deg2rad(degrees)
+    cosine, sine = abs(np.cos(angle)), abs(np.sin(angle))
+    middle = (cut.boxes[:, :2] + cut.boxes[:, 2:]) / 2 - (width / 2, height / 2)
+    # y points down: counter-clockwise for the eye.
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = middle @ turn + (width / 2, height / 2)
+    a, b = ((cut.boxes[:, 2:] - cut.boxes[:, :2]) / 2).T
+    rectangle = np.stack([a * cosine + b * sine, a * sine + b * cosine], axis=1)
+    ellipse = np.stack([np.hypot(a * cosine, b * sine), np.hypot(a * sine, b * cosine)], axis=1)
+    half = (rectangle + ellipse) / 2
+    boxes = np.concatenate([centre - half, centre + half], axis=1)
+    clipped = np.clip(boxes, 0, (width, height, width, height))
+    extent = np.minimum(clipped[:, 2] - clipped[:, 0], clipped[:, 3] - clipped[:, 1])
+    kept = extent >= smallest
+    return _Cut(image, clipped[kept], cut.classes[kept])
 
 
 def _turned(cut: _Cut, which: int) -> _Cut:
@@ -253,14 +357,14 @@ def _regular_windows(recipe: Recipe, source: Source, labelled: Sequence[Labelled
     zoom = source.ground_resolution_m / recipe.ground_resolution_m
     span = recipe.window_px / zoom
     for picture in labelled:
-        for x_min, y_min, x_max, y_max in _regions(source, _load(picture.path).size):
+        for x_min, y_min, x_max, y_max in _regions(source, load_picture(picture.path).size):
             for y in _starts(y_min, y_max, span):
                 for x in _starts(x_min, x_max, span):
                     size = (
                         int(min(span, x_max - x_min) * zoom),
                         int(min(span, y_max - y_min) * zoom),
                     )
-                    cut = cut_window(picture, (x, y), size, zoom, recipe.smallest_cut_px)
+                    cut = cut_window(picture, (x, y), size, zoom, recipe.smallest_cut_px, recipe.colours)
                     canvas = Image.new("RGB", (recipe.window_px,) * 2, (114, 114, 114))
                     canvas.paste(cut.image, (0, 0))
                     yield _Cut(canvas, cut.boxes, cut.classes)

@@ -52,6 +52,30 @@ def test_detect_prints_points_where_no_file_is_named(
     assert len(collection["features"]) == 4
 
 
+def test_a_size_that_its_class_cannot_have_is_flagged(
+    tmp_path: Path, model: str, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.geojson"
+    assert run(["detect", str(scene), "-o", str(out), "--model", model, "--json"]) == 0
+    # Squares of 0.8 m: a small tree, and no car.
+    assert json.loads(capsys.readouterr().out)["implausible"] == 1
+    found = geopandas.read_file(out)
+    assert dict(zip(found["class"], found["plausible"], strict=True)) == {"tree": True, "car": False}
+
+
+def test_models_add_keeps_a_model_of_the_user_s_own(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_model(tmp_path / "made", name="mine")
+    card = write_card(made)
+    assert run(["models", "add", str(made.path), "--card", str(card), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "mine"
+    assert run(["models", "list", "--json"]) == 0
+    assert "mine" in {row["name"] for row in json.loads(capsys.readouterr().out)}
+    assert run(["models", "add", str(tmp_path / "none.onnx")]) == 1
+    assert "no such file" in capsys.readouterr().err
+
+
 def test_detect_refuses_a_bad_file_in_one_message(
     tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

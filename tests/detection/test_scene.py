@@ -19,8 +19,9 @@ from detection.errors import (
     SceneUnreadable,
     SceneWithoutCrs,
 )
+from detection.imagery.bands import bands_of
 from detection.imagery.reader import open_reader, resampled
-from detection.imagery.scene import Scene, open_scene, scene_from_pixels
+from detection.imagery.scene import Scene, in_infrared, open_scene, scene_from_pixels
 from detection.imagery.windows import Rectangle
 from tests.support.scenes import draw_ground, draw_squares, make_scene_file, write_scene
 
@@ -187,6 +188,23 @@ def test_near_infrared_marked_as_alpha_is_no_mask(tmp_path: Path) -> None:
     assert scene.bands.alpha is None
     assert scene.validity.share == 1
     assert "infrared" in scene.bands.assumed[0]
+    assert scene.bands.near_infrared == 4
+    pixels, _ = read_all(in_infrared(scene))
+    np.testing.assert_array_equal(pixels, np.concatenate([infrared, draw_ground(40, 30)[:2]]))
+
+
+def test_near_infrared_is_the_only_band_beside_the_colours_or_the_one_that_says_so(tmp_path: Path) -> None:
+    pixels = np.concatenate([draw_ground(40, 30), draw_ground(40, 30)[:2]])
+    four = write_scene(tmp_path / "four.tif", pixels[:4], photometric="rgb", alpha="no")
+    assert open_scene(four).bands.near_infrared == 4
+    five = write_scene(tmp_path / "five.tif", pixels, photometric="rgb", alpha="no")
+    assert open_scene(five).bands.near_infrared is None
+    with rasterio.open(five, "r+") as dataset:
+        dataset.set_band_description(4, "red edge")
+        dataset.set_band_description(5, "NIR")
+    with rasterio.open(five) as dataset:
+        assert bands_of(dataset).near_infrared == 5
+    assert open_scene(write_scene(tmp_path / "three.tif", pixels[:3])).bands.near_infrared is None
 
 
 def test_bands_are_found_by_their_colours(tmp_path: Path) -> None:

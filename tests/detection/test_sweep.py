@@ -12,12 +12,13 @@ from affine import Affine
 from pyproj import Transformer
 
 from detection import sweep as sweep_module
-from detection.errors import SceneTooCoarse
+from detection.errors import SceneTooCoarse, SceneUnusable
 from detection.geojson import features
 from detection.imagery.kept import BUDGET_BYTES, forget, keep, kept
 from detection.imagery.scene import open_scene, scene_from_pixels
 from detection.models import Model
 from detection.sweep import Progress, SweepOptions, SweepResult, settings_key, survey_block, sweep
+from detection.taxonomy import shipped_taxonomy
 from tests.support.networks import SQUARE_PX, make_model
 from tests.support.scenes import (
     ORIGIN,
@@ -157,7 +158,8 @@ def test_objects_lie_where_the_transform_puts_them(tmp_path: Path, model: Model,
         expected = transform @ ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         assert to_utm.transform(*lon_lat) == pytest.approx(expected, abs=1e-5)
     outline = [
-        feature["geometry"]["coordinates"][0] for feature in features(result.observations, open_scene(path))
+        feature["geometry"]["coordinates"][0]
+        for feature in features(result.observations, open_scene(path), shipped_taxonomy())
     ]
     assert all(_turns_left(np.array(ring)) for ring in outline)
 
@@ -357,3 +359,37 @@ def test_progress_ends_with_all_windows_and_all_ground(ortho: Path, model: Model
     assert [step.windows_done for step in told] == sorted(step.windows_done for step in told)
     assert told[-1].windows_done == told[-1].windows_total == result.windows
     assert told[-1].area_m2 == pytest.approx(52 * 41, rel=1e-2)
+
+
+# --- near infrared -----------------------------------------------------------------------------------------
+
+
+def infrared_model(tmp_path: Path) -> Model:
+    """The squares' network, which sees near infrared as red, red as green and green as blue."""
+    model = make_model(tmp_path / "infrared")
+    colours = model.card.input.model_copy(update={"colours": "infrared"})
+    return replace(model, card=model.card.model_copy(update={"input": colours}))
+
+
+def test_a_model_of_near_infrared_sees_that_in_place_of_red(tmp_path: Path) -> None:
+    # Squares that are bright in near infrared alone: to the eye there is nothing, to this model they are red.
+    shown = np.full((4, 300, 400), 18, np.uint8)
+    shown[3] = 128
+    for x, y in [(20, 30), (150, 110)]:
+        shown[3, y : y + SQUARE_PX, x : x + SQUARE_PX] = 255
+    scene = write_scene(tmp_path / "a.tif", shown, photometric="rgb")
+    (result,) = sweep([scene], infrared_model(tmp_path))
+    seen = result.observations
+    assert [seen.classes[index] for index in seen.class_index] == ["car", "car"]
+    (natural,) = sweep([scene], make_model(tmp_path / "natural"))
+    assert len(natural.observations) == 0
+
+
+def test_without_near_infrared_such_a_model_is_refused(tmp_path: Path) -> None:
+    scene = make_scene_file(tmp_path / "a.tif")
+    with pytest.raises(SceneUnusable, match="needs a band of near infrared"):
+        sweep([scene], infrared_model(tmp_path))
+
+
+def test_colours_belong_to_the_settings(tmp_path: Path, model: Model) -> None:
+    assert settings_key(infrared_model(tmp_path), SweepOptions()) != settings_key(model, SweepOptions())

@@ -18,6 +18,7 @@ from detection.errors import Conflict
 from detection.models import ModelRegistry
 from detection.taxonomy import Taxonomy, shipped_taxonomy
 from inventory.demo import DemoResult, run_demo
+from inventory.demo_city_scene import CitySceneResult, run_city_scene
 from inventory.demo_scenes import MIRROR_FOLDER, Demo, fetch_members, read_demo
 from inventory.errors import DataUnavailable
 from inventory.ingest import Status
@@ -26,7 +27,7 @@ from tests.support.city import make_city
 from tests.support.database import ClonedDatabase
 from tests.support.networks import make_model, write_card
 from tests.support.scenes import scattered
-from tests.support.wheel import FILE, IMAGE, PIXEL_M, SIDE_PX, make_mirror
+from tests.support.wheel import DENSE, FILE, IMAGE, PIXEL_M, SIDE_PX, make_mirror
 
 TREES = scattered(SIDE_PX, SIDE_PX, count=20, gap_px=40)
 # One labelled tree is not in the picture, two in the picture are not labelled.
@@ -200,3 +201,63 @@ def test_mirror_may_be_an_address(made: Demo, mirror: Path, tmp_path: Path) -> N
         server.server_close()
         thread.join()
     assert hashlib.sha256(files[IMAGE].read_bytes()).hexdigest() == made.city[0].scene[0].image_sha256
+
+
+# --- the dense city ----------------------------------------------------------------------------------------
+
+
+def dense_city(
+    database: Database,
+    made: Demo,
+    home: Path,
+    mirror: str | None,
+    registry: ModelRegistry,
+    said: list[str] | None = None,
+) -> CitySceneResult | None:
+    classes = shipped_taxonomy().classes
+    small = {"models": ("squares",), "size_m": (0.5, 7.5)}
+    return run_city_scene(
+        database,
+        made.city_scene,
+        home=home,
+        mirror=mirror,
+        registry=registry,
+        taxonomy=Taxonomy(
+            classes={**classes, **{name: classes[name].model_copy(update=small) for name in ("tree", "car")}}
+        ),
+        now=datetime(2026, 1, 1, tzinfo=UTC),
+        say=(said if said is not None else []).append,
+    )
+
+
+def test_the_dense_city_counts_each_class_by_the_areas_drawn_on_it(
+    database: Database, made: Demo, tmp_path: Path, mirror: Path, registry: ModelRegistry
+) -> None:
+    first = dense_city(database, made, tmp_path / "home", str(mirror), registry)
+    assert first is not None
+    counts = {(row.area, row.class_name): row.count for row in first.rows}
+    west = sum(1 for x, _ in TREES if x + 4 < SIDE_PX / 2)
+    assert counts == {
+        ("dense", "tree"): len(TREES),
+        ("dense", "car"): 2,
+        ("west", "tree"): west,
+        ("west", "car"): 1,
+        ("outside", "tree"): len(TREES) - west,
+        ("outside", "car"): 1,
+    }
+    again = dense_city(database, made, tmp_path / "home", None, registry)
+    assert again is not None
+    assert [one.status for one in again.ingested] == [Status.UNCHANGED]
+
+
+def test_a_picture_that_cannot_be_had_leaves_the_dense_city_out_and_says_so(
+    database: Database, made: Demo, tmp_path: Path, mirror: Path, registry: ModelRegistry
+) -> None:
+    said: list[str] = []
+    assert dense_city(database, made, tmp_path / "home", None, registry, said) is None
+    assert "there is no such file" in said[0]
+    assert "Dense (demo) is left out" in said[-1]
+    (mirror / DENSE).write_bytes(b"another file")
+    said = []
+    assert dense_city(database, made, tmp_path / "home", str(mirror), registry, said) is None
+    assert "it is not the file expected" in said[0]

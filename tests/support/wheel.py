@@ -13,19 +13,23 @@ from PIL import Image
 from detection.evaluation.labels import LabelFormat
 from inventory.demo_scenes import (
     MIRROR_FOLDER,
+    CityScene,
     Demo,
     DemoArea,
     DemoCity,
     DemoScene,
     DemoSource,
     DemoWheel,
+    OutlinedArea,
 )
 from tests.support.networks import SQUARE_PX
-from tests.support.scenes import draw_ground, draw_squares
+from tests.support.scenes import draw_ground, draw_squares, make_scene_file
 
 SIDE_PX = 240
 PIXEL_M = 0.2
 FILE = "scenes-1.0-py3-none-any.whl"
+DENSE = "dense/city.tif"
+CARS = ((4, 4), (220, 220))
 IMAGE, LABELS = "scenes/data/west.png", "scenes/data/west.xml"
 
 
@@ -73,6 +77,10 @@ def make_mirror(
         in_accuracy=True,
         scene=(scene,),
     )
+    (mirror / DENSE).parent.mkdir(parents=True)
+    dense = make_scene_file(
+        mirror / DENSE, trees=trees, cars=CARS, size_px=(SIDE_PX, SIDE_PX), pixel_m=PIXEL_M
+    )
     wheel = folder / FILE
     return Demo(
         wheel=DemoWheel(
@@ -84,6 +92,27 @@ def make_mirror(
         ),
         source=DemoSource(name="drawn", licence="CC0", attribution="A seeded generator"),
         city=(city,),
+        city_scene=CityScene(
+            code="dense",
+            name="Dense (demo)",
+            taken_at="2019-07-15T12:00:00",
+            nominal="day",
+            classes=("tree", "car"),
+            source="drawn",
+            licence="CC0",
+            attribution="A seeded generator",
+            mirror_path=DENSE,
+            address=(mirror / "nowhere.tif").as_uri(),
+            sha256=hashlib.sha256(dense.read_bytes()).hexdigest(),
+            bytes=dense.stat().st_size,
+            area=(
+                OutlinedArea(
+                    code="west",
+                    name="West",
+                    outline_px=((0, 0), (SIDE_PX / 2, 0), (SIDE_PX / 2, SIDE_PX), (0, SIDE_PX)),
+                ),
+            ),
+        ),
     )
 
 

@@ -1,5 +1,7 @@
 """Figures against cases worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,30 @@ def test_figures_at_the_threshold() -> None:
     assert figures.per_image_mae == 0.5
     assert figures.false_alarms_per_km2 == pytest.approx(1 / 0.02)
     assert figures.position_error_m == 0.0
+
+
+def test_without_classes_a_bus_called_a_car_is_found() -> None:
+    ground = replace(
+        make_ground([A, B, C], [A, B, NOWHERE], [0.9, 0.8, 0.7]),
+        truth_class=np.array([0, 1, 1], np.int16),
+        detected_class=np.array([0, 0, 1], np.int16),
+    )
+    thresholds = np.array([0.5, 0.75])
+    apart = measure([ground], thresholds)
+    assert (apart.precision, apart.recall, apart.count_predicted) == (0.5, pytest.approx(1 / 3), 2)
+    agnostic = measure([replace(ground, class_agnostic=True)], thresholds)
+    # Each detection keeps its own class's threshold: the third stays out.
+    assert (agnostic.precision, agnostic.recall, agnostic.count_predicted) == (1.0, pytest.approx(2 / 3), 2)
+    assert agnostic.ap50 == pytest.approx(2 / 3)
+
+
+def test_points_are_met_within_the_distance_asked_for() -> None:
+    # Middles 5 px off at 1 m a pixel.
+    ground = make_ground(
+        [[10.0, 10, 10, 10]], [[12.0, 7, 18, 13]], [0.9], points=True, ground_resolution_m=1.0
+    )
+    assert match_ground(ground, np.array([0.5])).hits == 1
+    assert match_ground(replace(ground, point_reach_m=4.9), np.array([0.5])).hits == 0
 
 
 def test_no_object_and_no_detection_has_no_count_error() -> None:

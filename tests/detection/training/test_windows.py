@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from detection.errors import LabelsUnusable
 from detection.evaluation.labels import LabelFormat, LabelledPicture
 from detection.training.appearance import vary_appearance
+from detection.training.fit import labelled_classes
 from detection.training.recipe import Recipe, Schedule, Selection, Source
-from detection.training.windows import cut_window, make_window_set, read_source
+from detection.training.windows import _at_an_angle, cut_window, make_window_set, read_source
 from tests.support.labelled import write_labelled_folder
 
 
@@ -182,3 +184,53 @@ def test_appearance_changes_light_and_not_place() -> None:
     for array in changed:
         assert array.shape == (64, 64, 3)
         assert array[25:35, 35:45].mean() > array[45:60, 5:25].mean() + 20
+
+
+def test_a_repair_gives_a_label_another_class_or_takes_it_off(tmp_path: Path) -> None:
+    write_labelled_folder(tmp_path / "data", 2)
+    (tmp_path / "data/labels/00.txt").write_text("10 10 40 40\n30 30 80 80\n100 100 140 140")
+    repairs = [
+        {"picture": "00", "at": [35, 35], "label": "shrub"},
+        {"picture": "00", "at": [120, 120], "label": ""},
+    ]
+    first, _ = read_source(_source(tmp_path / "data", repairs=repairs), tmp_path, ("tree", "shrub"))
+    # Two boxes hold the place: the one whose middle is nearer is meant.
+    assert first.class_index.tolist() == [1, 0]
+    for wrong in (
+        {"picture": "07", "at": [35, 35], "label": "tree"},
+        {"picture": "00", "at": [200, 35], "label": "tree"},
+        {"picture": "00", "at": [35, 35], "label": "bush"},
+    ):
+        with pytest.raises(LabelsUnusable, match="repair of"):
+            read_source(_source(tmp_path / "data", repairs=[wrong]), tmp_path, ("tree", "shrub"))
+
+
+def test_pictures_are_selected_by_the_beginning_of_their_name(tmp_path: Path) -> None:
+    write_labelled_folder(tmp_path / "data", 12)
+    found = read_source(_source(tmp_path / "data", select={"prefix": "1"}), tmp_path, ("tree",))
+    assert [picture.path.stem for picture in found] == ["10", "11"]
+
+
+def test_a_turned_box_goes_with_its_thing(tmp_path: Path) -> None:
+    picture = _picture(tmp_path, [[120, 90, 180, 110]])
+    cut = cut_window(picture, (0.0, 0.0), (200, 200), 1.0, 8.0)
+    turned = _at_an_angle(cut, 30.0, 8.0)
+    rows, columns = np.nonzero(np.asarray(turned.image.convert("L")) > 200)
+    ((x_min, y_min, x_max, y_max),) = turned.boxes
+    centre = np.array([columns.min() + columns.max(), rows.min() + rows.max()]) / 2
+    np.testing.assert_allclose([(x_min + x_max) / 2, (y_min + y_max) / 2], centre, atol=1)
+    # A rectangle's box is wider than that of a car with round corners, by a few pixels.
+    assert 0 <= (columns.max() - columns.min()) - (x_max - x_min) < 8
+    assert y_min < 100  # counter-clockwise for the eye: what was at the right goes up
+
+
+def test_a_source_that_labels_some_classes_weighs_only_those(tmp_path: Path) -> None:
+    streets = _source(tmp_path, name="streets", labels_only=["car"])
+    both = _source(tmp_path, name="both")
+    recipe = _recipe(streets, both, classes=("tree", "car"), schedule=Schedule(epochs=1, mosaic=0))
+    assert labelled_classes(recipe) == [[0.0, 1.0], [1.0, 1.0]]
+    assert labelled_classes(_recipe(both, classes=("tree", "car"))) is None
+    with pytest.raises(ValidationError, match="mosaic would mix"):
+        _recipe(streets, both, classes=("tree", "car"), schedule=Schedule(epochs=1, mosaic=0.4))
+    with pytest.raises(ValidationError, match="labels_only names car"):
+        _recipe(streets, schedule=Schedule(epochs=1, mosaic=0))
