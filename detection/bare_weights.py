@@ -25,8 +25,11 @@ _HEADS: dict[str, Any] = {
     "YOLO_Ultralytics": "one-to-many",
     "YOLO_v5_or_v7_default": "objectness",
     "YOLO_v6": "objectness",
+    "retinanet": "retinanet",
 }
-"""Deepness' kinds of detectors, and the heads they have."""
+"""Kinds of detectors of Deepness and GeoDeep, and the heads they have."""
+_PLUGIN_THRESHOLD = 0.3
+_PLUGIN_RESOLUTION_CM = 10.0
 
 
 def model_from_weights(path: Path, ground_resolution_m: float | None, *, is_trusted: bool = False) -> Model:
@@ -113,7 +116,7 @@ def _said_for_plugins(path: Path, network: NetworkFacts) -> dict[str, Any]:
         kind = str(told.get("det_type", "YOLO_v5_or_v7_default"))
         names = told["class_names"]
         classes = tuple(str(names[key]) for key in sorted(names, key=int))
-        resolution_m = float(told["resolution"]) / 100
+        resolution_m = float(told.get("resolution", _PLUGIN_RESOLUTION_CM)) / 100
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
             f"the network's metadata cannot be read: {error!r}", where=str(path), do="Write it a card.toml."
@@ -130,7 +133,7 @@ def _said_for_plugins(path: Path, network: NetworkFacts) -> dict[str, Any]:
         "window_px": window_px,
         "margin_px": min(int(window_px * overlap / 2), window_px // 2 - 16),
         "ground_resolution_m": resolution_m,
-        "threshold": float(told.get("det_conf", GUESSED_THRESHOLD)),
+        "threshold": float(told.get("det_conf", _PLUGIN_THRESHOLD)),
         "output": CardOutput(
             head=_HEADS[kind], classes=classes, merge_iou=float(told.get("det_iou_thresh", 0.5))
         ),

@@ -48,9 +48,12 @@ class CardInput(_Frozen):
 
 
 class CardOutput(_Frozen):
-    """What the network answers. Heads but ``end-to-end`` are merged by us; ``objectness`` is YOLO of before v8."""
+    """What the network answers. Heads but ``end-to-end`` are merged by us.
 
-    head: Literal["one-to-many", "objectness", "end-to-end"]
+    ``objectness`` is that of YOLO before v8, ``retinanet`` that of DeepForest as GeoDeep exports it.
+    """
+
+    head: Literal["one-to-many", "objectness", "retinanet", "end-to-end"]
     classes: tuple[str, ...] = Field(min_length=1)
     merge_iou: float = Field(default=0.5, gt=0, le=1)
 

@@ -1,7 +1,7 @@
 """Networks in ONNX; by default onnxruntime computes them, on the CPU in float32 (``providers``).
 
 One window at a time: the answer is the same bit for bit whatever the number of workers and threads and however
-windows are batched, and on a CPU batches gain nothing. Three heads are understood; other modules see boxes only.
+windows are batched, and on a CPU batches gain nothing. Four heads are understood; other modules see boxes only.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _Output = NDArray[np.float32]
 
 class OnnxDetector:
     """A YOLO export: ``one-to-many`` (1, 4 + classes, anchors), ``objectness`` (1, anchors, 5 + classes) or
-    ``end-to-end`` (1, rows, 6)."""
+    ``end-to-end`` (1, rows, 6); or ``retinanet`` (1, rows, 5 + classes): corners, score, classes."""
 
     def __init__(
         self,
@@ -48,6 +48,9 @@ class OnnxDetector:
         self._check_output(output)
         if self._card.output.head == "end-to-end":
             return self._without_head_limit(output[0])
+        if self._card.output.head == "retinanet":
+            boxes = decode_retinanet(output[0], self._thresholds)
+            return merge_overlapping(boxes, self._card.output.merge_iou)
         anchors = output[0]
         if self._card.output.head == "objectness":
             anchors = without_objectness(anchors)
@@ -77,6 +80,7 @@ class OnnxDetector:
         axis, wanted = {
             "end-to-end": (2, 6),
             "objectness": (2, 5 + classes),
+            "retinanet": (2, 5 + classes),
             "one-to-many": (1, 4 + classes),
         }[self._card.output.head]
         if output.ndim != 3 or output.shape[axis] != wanted:
@@ -149,6 +153,17 @@ def decode_one_to_many(output: _Output, thresholds: NDArray[np.float32]) -> Boxe
 def without_objectness(rows: _Output) -> _Output:
     """(4 + classes, anchors) from (anchors, 5 + classes) of YOLO before v8: the score is objectness × class."""
     return np.ascontiguousarray(np.concatenate([rows[:, :4], rows[:, 4:5] * rows[:, 5:]], axis=1).T)
+
+
+def decode_retinanet(rows: _Output, thresholds: NDArray[np.float32]) -> Boxes:
+    """Boxes above their class's threshold from (n, 5 + classes): corners, the score, then which class is greatest."""
+    class_index = rows[:, 5:].argmax(axis=1)
+    above = rows[:, 4] >= thresholds[class_index]
+    return Boxes(
+        corners=np.ascontiguousarray(rows[above, :4]),
+        scores=np.ascontiguousarray(rows[above, 4]),
+        class_index=class_index[above].astype(np.int16),
+    )
 
 
 def decode_end_to_end(rows: _Output, thresholds: NDArray[np.float32]) -> Boxes:

@@ -8,12 +8,10 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import onnxruntime
 
@@ -25,65 +23,46 @@ from benchmarks.ingest.ours import (
     window_shape,
     windows_in_memory,
 )
-from benchmarks.peers import peers_python
+from benchmarks.peers import Peer, fastest, peers_python, thread_settings
 from detection.models import Model, ModelRegistry
 
 _HERE = Path(__file__).parent
 
 
 class Sahi:
-    """One process of the peer, warm, measuring when asked."""
+    """SAHI on the whole image, with the windows that we look through."""
 
-    def __init__(self, python: Path, weights: Path, image: Path, model: Model, threads: str) -> None:
-        shape = window_shape(image, model)
-        score = min(model.card.threshold.values())
-        arguments = [weights, image, shape.native_px, shape.margin_px, shape.window_px, score, threads]
-        self._process = subprocess.Popen(
-            [str(python), str(_HERE / "sahi_peer.py"), *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        ready = self._answer()
-        self.threads: int = ready["threads"]
-        self._windows: int = ready["windows"]
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self.threads: int = peer.ready["threads"]
 
     def measure(self) -> Measured:
-        """One sliced prediction of the whole image."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("measure\n")
-        self._process.stdin.flush()
-        answer = self._answer()
-        return Measured(seconds=answer["seconds"], windows=self._windows, objects=answer["objects"])
+        """One sliced prediction."""
+        answer = self._peer.measure()
+        return Measured(
+            seconds=answer["seconds"], windows=self._peer.ready["windows"], objects=answer["objects"]
+        )
 
     def close(self) -> None:
-        """Ends the process."""
-        self._process.communicate()
+        """Ends its process."""
+        self._peer.close()
 
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("{"):
-                answer: dict[str, Any] = json.loads(line)
-                return answer
-        raise SystemExit(f"SAHI ended with {self._process.wait()}")
+
+def sahi_with(python: Path, weights: Path, image: Path, model: Model, threads: str) -> Peer:
+    """SAHI's process; ``threads`` is a number or ``default``."""
+    shape = window_shape(image, model)
+    score = min(model.card.threshold.values())
+    return Peer(
+        python,
+        _HERE / "sahi_peer.py",
+        *(weights, image, shape.native_px, shape.margin_px, shape.window_px, score, threads),
+    )
 
 
 def sahi_at_its_best(python: Path, weights: Path, image: Path, model: Model) -> Sahi:
-    """The fastest of some thread settings, found by one run each."""
-    cores = len(os.sched_getaffinity(0))
-    peers = [
-        Sahi(python, weights, image, model, str(threads))
-        for threads in sorted({1, 2, cores // 2, cores} - {0})
-    ]
-    for peer in peers:
-        peer.measure()
-    times = [peer.measure().seconds for peer in peers]
-    best = peers[times.index(min(times))]
-    for peer in peers:
-        if peer is not best:
-            peer.close()
-    return best
+    """The fastest of some thread settings."""
+    ways = [sahi_with(python, weights, image, model, str(threads)) for threads in thread_settings()]
+    return Sahi(fastest(ways))
 
 
 def best_of(rounds: int, sides: dict[str, Callable[[], Measured]]) -> dict[str, list[Measured]]:
@@ -127,7 +106,7 @@ def main() -> None:
         python = given.peers_python or peers_python("peers")
         weights = given.weights or model.path
         peers["sahi"] = sahi_at_its_best(python, weights, image, model)
-        peers["sahi_default"] = Sahi(python, weights, image, model, "default")
+        peers["sahi_default"] = Sahi(sahi_with(python, weights, image, model, "default"))
         sides |= {name: peer.measure for name, peer in peers.items()}
     for measure in sides.values():
         measure()

@@ -127,4 +127,5 @@ def main():
         print(json.dumps({"seconds": seconds, "objects": len(found.object_prediction_list)}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

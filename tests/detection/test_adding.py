@@ -11,7 +11,7 @@ from detection.adding import add_model
 from detection.detector import build_detector
 from detection.errors import Conflict, ModelError, ModelUntrusted
 from detection.models import ModelRegistry
-from detection.onnx_detector import without_objectness
+from detection.onnx_detector import decode_retinanet, without_objectness
 from tests.support.networks import make_model, write_card
 
 
@@ -82,7 +82,7 @@ def test_what_plugins_read_is_the_card(tmp_path: Path, folder: Path) -> None:
     [
         ({"model_type": "Segmentor"}, "no detector that can be run here"),
         ({"det_type": "YOLO_Ultralytics_obb"}, "no detector that can be run here"),
-        ({"resolution": None}, "metadata cannot be read"),
+        ({"resolution": "fine"}, "metadata cannot be read"),
         ({"class_names": ["tree"]}, "metadata cannot be read"),
         ({"det_type": "YOLO_v6"}, "a objectness head"),
         ({"class_names": {"0": "tree"}}, "the network answers"),
@@ -109,6 +109,13 @@ def test_names_that_are_taken_and_pickles_are_refused(tmp_path: Path, folder: Pa
     with pytest.raises(ModelUntrusted):
         add_model(pickled, folder, registry(folder), ground_resolution_m=0.1)
     assert not folder.exists()
+
+
+def test_rows_of_a_retinanet_are_corners_score_and_classes() -> None:
+    rows = np.array([[1, 2, 5, 6, 0.8, 0.1, 0.7], [1, 2, 5, 6, 0.4, 0.9, 0.0]], np.float32)
+    boxes = decode_retinanet(rows, np.array([0.5, 0.5], np.float32))
+    assert (boxes.corners.tolist(), boxes.class_index.tolist()) == ([[1, 2, 5, 6]], [1])
+    np.testing.assert_allclose(boxes.scores, [0.8])
 
 
 def test_scores_of_heads_with_objectness_are_its_product_with_the_class() -> None:

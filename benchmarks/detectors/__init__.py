@@ -1,0 +1,1 @@
+"""How fast a detector looks through windows and a whole ortho, beside other programs with the same weights."""
