@@ -8,6 +8,7 @@ __all__ = [
     "bare_weights",
     "cluster",
     "data_folder",
+    "detector",
     "errors",
     "evaluation",
     "geojson",
