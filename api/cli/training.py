@@ -29,6 +29,7 @@ from detection.evaluation.look import look_with
 from detection.evaluation.measures import POINT_REACH_M, Figures
 from detection.evaluation.mosaic import layout_beside
 from detection.evaluation.picture import draw_matches
+from detection.evaluation.worst import draw_worst
 from detection.models import Model
 
 #: Resolution assumed of pictures that do not say theirs: that of common aerial programmes.
@@ -68,6 +69,9 @@ def evaluate(
     mosaic: Annotated[bool, typer.Option(help="Lay patches together where a patches.csv says how.")] = True,
     picture: Annotated[
         Path | None, typer.Option(help="Write hits, misses and false alarms as a picture.")
+    ] = None,
+    worst: Annotated[
+        Path | None, typer.Option(help="Write the ten surest false alarms as a picture.")
     ] = None,
     write: Annotated[
         bool, typer.Option("--write-card", help="Write the figures into the model's card.")
@@ -111,6 +115,9 @@ def evaluate(
             )
     if picture is not None:
         _draw(evaluation, picture)
+    if worst is not None:
+        shown = draw_worst(evaluation, card.output.classes, worst)
+        output.note(f"{shown} false alarms drawn to {worst}")
     if write:
         _write_into_card(found, evaluation, data, split or "all")
     _print(evaluation.figures, as_json=as_json)

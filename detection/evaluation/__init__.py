@@ -1,3 +1,14 @@
 """What a model is worth on labelled ground."""
 
-__all__ = ["card", "evaluate", "labels", "look", "matching", "measures", "mosaic", "picture", "sheet"]
+__all__ = [
+    "card",
+    "evaluate",
+    "labels",
+    "look",
+    "matching",
+    "measures",
+    "mosaic",
+    "picture",
+    "sheet",
+    "worst",
+]

@@ -22,6 +22,7 @@ from detection.evaluation.evaluate import (
 )
 from detection.evaluation.labels import ClassNames, LabelFormat, read_labelled_pictures
 from detection.evaluation.picture import FALSE_ALARM, HIT, MISS, draw_matches
+from detection.evaluation.worst import draw_worst
 from detection.imagery.scene import Scene
 from tests.support.labelled import make_ground, write_labelled_folder
 
@@ -171,6 +172,19 @@ def test_the_picture_shows_hits_misses_and_false_alarms(tmp_path: Path) -> None:
     left, right = (_columns(seen, colour) for colour in (HIT, MISS))
     between = _columns(seen, FALSE_ALARM)
     assert left.max() < between.min() <= between.max() < right.min()
+
+
+def test_the_surest_false_alarms_are_shown_first(tmp_path: Path) -> None:
+    boxes = [[20, 20, 40, 40], [60, 20, 80, 40], [120, 50, 140, 70]]
+    look = _answering([*boxes, [150, 80, 170, 100]], [0.9, 0.6, 0.8, 0.3])
+    truth = _truth(tmp_path, [(boxes[0], "train")])
+    evaluation = evaluate_scene(look, _scene(tmp_path), truth, TREES, HALF)
+    out = tmp_path / "worst.png"
+    # Of four detections one is the object, and one lies below the threshold.
+    assert draw_worst(evaluation, ("tree",), out) == 2
+    assert draw_worst(evaluation, ("tree",), out, count=1) == 1
+    with Image.open(out) as sheet:
+        assert _columns(np.asarray(sheet.convert("RGB")), FALSE_ALARM).size
 
 
 def _columns(pixels: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.int64]:
