@@ -65,7 +65,9 @@ class Source(_Frozen):
         labels_only: the recipe's classes that it labels; things of the others stand in its pictures unlabelled
             and are no background: the loss leaves them out. Empty: all.
         turned: share of pieces turned by any angle (``train`` only), beside the eight ways to lay a square. Only for
-            sources whose objects stand along the picture's sides: the box of a turned one is made from its own.
+            sources whose objects stand along the picture's sides, or are round: the box of a turned one is made
+            from its own.
+        roundness: how a turned box is made: 0 as a rectangle's, 1 as an ellipse's (crowns); vehicles lie between.
         repairs: labels set right after a second look.
         point_box_m: side of the box given to a label that is a point.
         calibrates: whether the threshold is chosen on this source (``validate`` only); each such
@@ -87,6 +89,7 @@ class Source(_Frozen):
     map: dict[str, str] = {}
     labels_only: tuple[str, ...] = ()
     turned: float = Field(default=0.0, ge=0, le=1)
+    roundness: float = Field(default=0.5, ge=0, le=1)
     repairs: tuple[Repair, ...] = ()
     point_box_m: float = Field(default=4.0, gt=0)
     calibrates: bool = True

@@ -223,17 +223,17 @@ def _random_windows(
     for _ in range(source.windows):
         low, high = np.log(recipe.scale_jitter)
         zoom = source.ground_resolution_m / recipe.ground_resolution_m * np.exp(random.uniform(low, high))
-        pieces = _collage(recipe, grounds, areas / areas.sum(), zoom, source.turned, random)
+        pieces = _collage(recipe, source, grounds, areas / areas.sum(), zoom, random)
         turned = _turned(pieces, int(random.integers(8)))
         yield _Cut(vary_appearance(turned.image, random), turned.boxes, turned.classes)
 
 
 def _collage(
     recipe: Recipe,
+    source: Source,
     grounds: Sequence[tuple[LabelledPicture, tuple[int, int, int, int]]],
     shares: NDArray[np.float64],
     zoom: float,
-    turned: float,
     random: np.random.Generator,
 ) -> _Cut:
     """One window, filled with as many pieces as the pictures' size makes necessary."""
@@ -250,8 +250,9 @@ def _collage(
                 row_height = min(side - y, int((region[3] - region[1]) * zoom))
             height = min(row_height, int((region[3] - region[1]) * zoom))
             cut = _cut(picture, region, (width, height), zoom, recipe.smallest_cut_px, recipe.colours, random)
-            if random.random() < turned:
-                cut = _at_an_angle(cut, float(random.uniform(-60, 60)), recipe.smallest_cut_px)
+            if random.random() < source.turned:
+                degrees = float(random.uniform(-60, 60))
+                cut = _at_an_angle(cut, degrees, recipe.smallest_cut_px, source.roundness)
             canvas.paste(cut.image, (x, y))
             boxes.append(cut.boxes + np.array([x, y, x, y]))
             classes.append(cut.classes)
@@ -311,11 +312,10 @@ def cut_window(
     return _Cut(image, clipped[kept], picture.class_index[kept])
 
 
-def _at_an_angle(cut: _Cut, degrees: float, smallest: float) -> _Cut:
+def _at_an_angle(cut: _Cut, degrees: float, smallest: float, roundness: float = 0.5) -> _Cut:
     """The piece turned about its middle, counter-clockwise; what turns in from outside is grey.
 
-    The box of a turned object lies between those of the rectangle and of the ellipse that its own box holds:
-    vehicles have round corners.
+    The box of a turned object lies between those of the rectangle and of the ellipse that its own box holds.
     """
     width, height = cut.image.size
     image = cut.image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=(114, 114, 114))
@@ -328,7 +328,7 @@ def _at_an_angle(cut: _Cut, degrees: float, smallest: float) -> _Cut:
     a, b = ((cut.boxes[:, 2:] - cut.boxes[:, :2]) / 2).T
     rectangle = np.stack([a * cosine + b * sine, a * sine + b * cosine], axis=1)
     ellipse = np.stack([np.hypot(a * cosine, b * sine), np.hypot(a * sine, b * cosine)], axis=1)
-    half = (rectangle + ellipse) / 2
+    half = (1 - roundness) * rectangle + roundness * ellipse
     boxes = np.concatenate([centre - half, centre + half], axis=1)
     clipped = np.clip(boxes, 0, (width, height, width, height))
     extent = np.minimum(clipped[:, 2] - clipped[:, 0], clipped[:, 3] - clipped[:, 1])
