@@ -197,7 +197,7 @@ def test_r4_without_a_name_two_dates_are_two_looks(city: Grove) -> None:
 
 @pytest.mark.parametrize(
     "inadequate",
-    [{"scene_kind": SceneKind.OBLIQUE}, {"ground_resolution_m": 0.5}],
+    [{"scene_kind": SceneKind.OBLIQUE}, {"ground_resolution_m": 1.5}],
     ids=["oblique", "too-coarse"],
 )
 def test_r5_an_inadequate_look_neither_counts_nor_covers_nor_testifies_to_absence(

@@ -139,7 +139,7 @@ def make_body(seed: int, *, surveys: int, decisions: int) -> Body:
         )
     # Another model on the first scene, and one more scene that is not adequate for trees.
     looks.append(looks[0].by(CARDS_OF_TREES[1], looks[1].seen))
-    looks.append(replace(looks[2], ground_resolution_m=0.5, pixels=looks[2].pixels[::-1], source="far"))
+    looks.append(replace(looks[2], ground_resolution_m=1.5, pixels=looks[2].pixels[::-1], source="far"))
     made = [_decision_about(planted, random, number) for number in range(decisions)]
     retracts = {number: number // 2 for number in range(9, decisions, 10)}
     for number in retracts:

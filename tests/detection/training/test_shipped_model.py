@@ -26,7 +26,7 @@ def shipped() -> Model:
 
 
 def test_all_of_them_are_here() -> None:
-    assert set(NAMES) >= {"trees-aerial", "vehicles-aerial"}
+    assert set(NAMES) >= {"trees-aerial", "trees-naip", "vehicles-aerial"}
 
 
 def test_it_fits_into_git(model: Model) -> None:
@@ -79,6 +79,12 @@ def test_the_vehicle_card_says_how_it_does_on_streets_that_it_never_saw() -> Non
     assert rows["cars-madison, sequence 3"].ap50 >= 0.90
     crossroad = rows["cars-munich"]
     assert 2 * crossroad.precision * crossroad.recall / (crossroad.precision + crossroad.recall) >= 0.85
+
+
+def test_the_card_of_public_imagery_says_how_it_does_on_tiles_that_it_never_saw() -> None:
+    card = load_model(data_path("models", "trees-naip", "card.toml")).card
+    (held_out,) = (row for row in card.evaluation if row.split.startswith("held-out"))
+    assert min(held_out.precision, held_out.recall) >= 0.65
 
 
 def test_the_card_says_how_it_does_on_the_held_out_block(shipped: Model) -> None:
