@@ -2,19 +2,17 @@
 
 import hashlib
 import shutil
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
 from detection.bare_weights import card_name, model_from_weights
 from detection.detector import build_detector
 from detection.errors import Conflict, ModelError
 from detection.evaluation.card import write_card
-from detection.models import Model, ModelCard, ModelRegistry, load_model
+from detection.models import Model, ModelCard, ModelRegistry, card_of, load_model, read_tables
 
 
 def add_model(
@@ -71,10 +69,7 @@ def add_model(
 
 
 def _completed_card(card_file: Path, file: Path) -> ModelCard:
-    try:
-        told = tomllib.loads(card_file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ModelError(f"the model card cannot be read: {error}", where=str(card_file)) from error
+    told = read_tables(card_file)
     with file.open("rb") as opened:
         sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
     if told.get("sha256", sha256) != sha256:
@@ -83,14 +78,7 @@ def _completed_card(card_file: Path, file: Path) -> ModelCard:
             where=str(card_file),
             do="Give the file that it was written for.",
         )
-    try:
-        return ModelCard.model_validate({**told, "file": file.name, "sha256": sha256})
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc']) or 'card'}: {fault['msg']}"
-            for fault in error.errors()
-        )
-        raise ModelError(f"the model card is incomplete or wrong: {faults}", where=str(card_file)) from error
+    return card_of({**told, "file": file.name, "sha256": sha256}, card_file)
 
 
 def _renamed(card: ModelCard, mapping: Mapping[str, str]) -> ModelCard:

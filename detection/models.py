@@ -6,10 +6,10 @@ A model is a folder with ``card.toml`` and the network beside it. Shipped models
 
 import hashlib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -147,10 +147,30 @@ def read_card(path: Path) -> ModelCard:
     Raises:
         ModelError: not TOML, incomplete, or with unknown keys; the message names each.
     """
+    return card_of(read_tables(path), path)
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """What a ``card.toml`` says, unchecked.
+
+    Raises:
+        ModelError: it cannot be read, or is not TOML.
+    """
     try:
-        return ModelCard.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ModelError(f"the model card cannot be read: {error}", where=str(path)) from error
+    return told
+
+
+def card_of(told: Mapping[str, Any], path: Path) -> ModelCard:
+    """The card that a file's tables say.
+
+    Raises:
+        ModelError: incomplete, or with unknown keys; the message names each.
+    """
+    try:
+        return ModelCard.model_validate(told)
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(str(part) for part in fault['loc']) or 'card'}: {fault['msg']}"
