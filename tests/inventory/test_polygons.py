@@ -3,8 +3,7 @@
 import json
 import math
 import random
-import time
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import shapely
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detection.errors import CallerError
+from inventory import polygons
 from inventory.errors import PolygonTooLarge, PolygonUnusable
 from inventory.polygons import read_polygon
 
@@ -33,6 +33,10 @@ def ring_of(count: int, seed: int = 1) -> list[list[float]]:
     random_one = random.Random(seed)
     ring = [[random_one.random(), random_one.random()] for _ in range(count - 1)]
     return [*ring, ring[0]]
+
+
+def must_not_be_called(*_: Any, **__: Any) -> NoReturn:
+    pytest.fail("called")
 
 
 def circle_of(count: int) -> list[list[float]]:
@@ -98,11 +102,10 @@ def test_ge3_more_rings_than_allowed_are_refused() -> None:
     assert code_of(polygon(*[TRIANGLE] * 10_001)) == "too_many_vertices"
 
 
-def test_ge3_millions_of_empty_lists_are_refused_before_parsing() -> None:
-    started = time.process_time()
+def test_ge3_millions_of_empty_lists_are_refused_before_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polygons.json, "loads", must_not_be_called)
 
     assert code_of(b"[" + b"[]," * 2_000_000 + b"1]") == "too_many_vertices"
-    assert time.process_time() - started < 1
 
 
 def test_ge4_a_self_intersection_is_refused_with_its_place() -> None:
@@ -113,12 +116,11 @@ def test_ge4_a_self_intersection_is_refused_with_its_place() -> None:
     assert "0.5, 0.5" in str(refused.value)
 
 
-def test_ge4_a_self_intersection_bomb_is_refused_at_once() -> None:
-    data = json.dumps(polygon(ring_of(1_500))).encode()
-    started = time.process_time()
+def test_ge4_a_self_intersection_bomb_is_refused_and_never_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is slow about such a ring is mending it; the first fault is found at once.
+    monkeypatch.setattr(shapely, "make_valid", must_not_be_called)
 
-    assert code_of(data) == "geometry_invalid"
-    assert time.process_time() - started < 0.2
+    assert code_of(polygon(ring_of(1_500))) == "geometry_invalid"
 
 
 def test_ge4_a_large_polygon_is_checked_by_a_child_that_can_be_killed() -> None:
