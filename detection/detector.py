@@ -94,6 +94,24 @@ def build_detector(
         MissingExtra: the library for this file is not installed.
     """
     thresholds = thresholds_of(model, threshold_override)
+    if model.card.input.views == 1:
+        return _build(model, thresholds, is_trusted=is_trusted, provider=provider, threads=threads)
+    from detection.views import LOWEST_SCORE, SeveralViews
+
+    lowest = thresholds_of(model, LOWEST_SCORE)
+    once = _build(model, lowest, is_trusted=is_trusted, provider=provider, threads=threads)
+    output = model.card.output
+    return SeveralViews(once, thresholds, views=model.card.input.views, iou=output.merge_iou)
+
+
+def _build(
+    model: Model,
+    thresholds: NDArray[np.float32],
+    *,
+    is_trusted: bool,
+    provider: Provider,
+    threads: int,
+) -> Detector:
     match model.path.suffix.lower():
         case ".onnx":
             from detection.onnx_detector import OnnxDetector

@@ -25,7 +25,8 @@ class _Frozen(BaseModel):
 class CardInput(_Frozen):
     """What the network is fed: windows of ``window_px`` at ``ground_resolution_m`` metres a pixel.
 
-    ``colours``: natural, or near infrared, red, green in place of red, green, blue.
+    ``colours``: natural, or near infrared, red, green in place of red, green, blue. ``views``: how many times each
+    window is looked at (``detection.views``); a threshold holds for its number of views.
     """
 
     ground_resolution_m: float = Field(gt=0)
@@ -34,6 +35,7 @@ class CardInput(_Frozen):
     window_px: int = Field(gt=0, multiple_of=32)
     margin_px: int = Field(ge=0)
     colours: Literal["natural", "infrared"] = "natural"
+    views: Literal[1, 2, 4, 8] = 1
 
     @model_validator(mode="after")
     def _core_remains(self) -> "CardInput":
@@ -123,6 +125,13 @@ class ModelCard(_Frozen):
         return self
 
     @property
+    def model_sha256(self) -> str:
+        """What tells this model from others in a city: the network's hash; with several views another model's."""
+        if self.input.views == 1:
+            return self.sha256
+        return hashlib.sha256(f"{self.sha256} {self.input.views} views".encode()).hexdigest()
+
+    @property
     def is_validated(self) -> bool:
         """Whether every class has measured evidence; otherwise its counts carry no interval (R13)."""
         return set(self.output.classes) <= set(self.evidence)
@@ -135,10 +144,14 @@ class ModelCard(_Frozen):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A card and the file of its network, found on this machine."""
+    """A card and the file of its network, found on this machine.
+
+    ``card_path``: where the card was read; None for one that was made up. Several cards may share a network.
+    """
 
     card: ModelCard
     path: Path
+    card_path: Path | None = None
 
 
 def read_card(path: Path) -> ModelCard:
@@ -235,4 +248,4 @@ def load_model(card_path: Path) -> Model:
             where=str(path),
             do="Put the original file back, or write its own card.",
         )
-    return Model(card=card, path=path)
+    return Model(card=card, path=path, card_path=card_path)

@@ -89,7 +89,7 @@ def settings_key(model: Model, options: SweepOptions) -> str:
     told = (
         _METHOD,
         card.sha256,
-        card.input.model_dump_json(exclude={"colours"}),
+        card.input.model_dump_json(exclude={"colours", "views"}),
         card.output.model_dump_json(),
         sorted(card.threshold.items()),
         options.threshold_override,
@@ -97,6 +97,7 @@ def settings_key(model: Model, options: SweepOptions) -> str:
         options.is_fitted,
         # Beside the defaults only, whose surveys are older than the choice.
         *([card.input.colours] if card.input.colours != "natural" else []),
+        *([f"{card.input.views} views"] if card.input.views != 1 else []),
         *([options.provider.value] if options.provider is not Provider.CPU else []),
     )
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]

@@ -394,7 +394,7 @@ def _surveyed_before(
         return None
     key = settings_key(model, options.sweep)
     with database.transaction(read_only=True) as connection:
-        return surveys.find_survey(connection, candidate.known.id, model.card.sha256, key)
+        return surveys.find_survey(connection, candidate.known.id, model.card.model_sha256, key)
 
 
 def _keep(candidate: _Candidate, copy_to: Path | None) -> Path:
@@ -488,7 +488,7 @@ def _store_survey(
         scenes[pixels] = _store_scene(connection, city, one, options)
     scene_id, scene_public = scenes[pixels]
     key = settings_key(one.model, options.sweep)
-    meanwhile = surveys.find_survey(connection, scene_id, card.sha256, key)
+    meanwhile = surveys.find_survey(connection, scene_id, card.model_sha256, key)
     if meanwhile is not None:
         same = surveys.get_survey(connection, city, meanwhile)
         outcome = _unchanged(candidate.file, scene=scene_public, survey=meanwhile, model=card.name)
@@ -512,7 +512,7 @@ def _store_survey(
     columns = _columns(one.result, city, taxonomy, options.datum)
     surveys.insert_observations(connection, city, survey_id, columns)
     if candidate.supersedes and candidate.known is not None:
-        _inherit_roots(connection, city, candidate.known, card.sha256, survey_id)
+        _inherit_roots(connection, city, candidate.known, card.model_sha256, survey_id)
     outcome = Ingested(
         file=str(candidate.file),
         status=Status.SUPERSEDED if candidate.supersedes else Status.STORED,

@@ -346,7 +346,7 @@ def add(
         output.print_json(
             {
                 "name": model.card.name,
-                "card": str(model.path.parent / "card.toml"),
+                "card": str(model.card_path),
                 "classes": list(model.card.output.classes),
                 "ground_resolution_m": model.card.input.ground_resolution_m,
                 "validated": model.card.is_validated,

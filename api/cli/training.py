@@ -9,6 +9,7 @@ import typer
 
 from api.cli import output
 from api.cli.detection import JsonOption, TrustOption, model_registry, parse_mapping, sweep_progress
+from api.settings import read_settings
 from detection.data_folder import data_path
 from detection.errors import CallerError, UnknownName
 from detection.evaluation.card import (
@@ -127,7 +128,10 @@ def train(
     recipe: Annotated[
         str | None, typer.Argument(help="A recipe: its file, or the name of a shipped one.")
     ] = None,
-    data: Annotated[Path, typer.Option(help="Folder that the recipe's paths are below.")] = Path(),
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder that the recipe's paths are below. [default: the data mirror, else here]"),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the finished model. [default: models/NAME]")
     ] = None,
@@ -186,11 +190,18 @@ def train(
     if epochs is not None:
         chosen = chosen.model_copy(update={"schedule": chosen.schedule.model_copy(update={"epochs": epochs})})
     target = out or Path("models") / chosen.name
-    model = run_training(chosen, data, work or target / "training", target, resume=resume, say=output.note)
+    model = run_training(
+        chosen,
+        data or _data_at_hand(),
+        work or target / "training",
+        target,
+        resume=resume,
+        say=output.note,
+    )
     evidence = model.card.evidence
     result: dict[str, Any] = {
         "model": model.card.name,
-        "card": str(model.path.parent / "card.toml"),
+        "card": str(model.card_path),
         "threshold": model.card.threshold,
         "validation": [entry.model_dump(mode="json") for entry in model.card.evaluation],
     }
@@ -205,6 +216,12 @@ def train(
             for label, value in model.card.threshold.items()
         ],
     )
+
+
+def _data_at_hand() -> Path:
+    """The mirror where it is a folder, else the folder that the command was given in."""
+    mirror = read_settings().data_mirror
+    return Path(mirror) if mirror and Path(mirror).is_dir() else Path()
 
 
 def _assumed_resolution() -> float:
@@ -249,7 +266,7 @@ def _write_into_card(model: Model, evaluation: Evaluation, data: str, split: str
         if found is not None:
             evidence[name] = found
     entry = evaluation_entry(data, split, evaluation.figures)
-    path = model.path.parent / "card.toml"
+    path = model.card_path or model.path.parent / "card.toml"
     write_card(with_evaluation(card, entry, evidence), path)
     output.note(f"The card has the figures now: {path}")
 
@@ -258,7 +275,7 @@ def _pair(evidence: Any) -> tuple[float, float]:
     return evidence.precision, evidence.recall
 
 
-_CONTRACT = (
+_FIRST = (
     "ap50",
     "precision",
     "recall",
@@ -273,9 +290,9 @@ _CONTRACT = (
 def _print(figures: Figures, *, as_json: bool) -> None:
     values = asdict(figures)
     if as_json:
-        output.print_json({key: values[key] for key in _CONTRACT})
+        output.print_json(values)
         return
-    rows: list[tuple[str, object]] = [(key.replace("_", " "), values[key]) for key in _CONTRACT]
+    rows: list[tuple[str, object]] = [(key.replace("_", " "), values[key]) for key in _FIRST]
     rows += [
         ("count error, 90 % interval", _interval(figures.count_error_interval)),
         ("AP50, 90 % interval", _interval(figures.ap50_interval)),

@@ -121,8 +121,16 @@ class Schedule(_Frozen):
     seed: int = 0
 
 
+class Variant(_Frozen):
+    """The same network under another name, looked with ``views`` times at each window (``detection.views``)."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    description: str
+    views: Literal[2, 4, 8]
+
+
 class Recipe(_Frozen):
-    """A model in the making."""
+    """A model in the making, and the ``variants`` whose cards are written beside it."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     version: str
@@ -141,6 +149,7 @@ class Recipe(_Frozen):
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     schedule: Schedule = Schedule()
     sources: tuple[Source, ...] = Field(min_length=1)
+    variants: tuple[Variant, ...] = ()
 
     @model_validator(mode="after")
     def _partial_labels_are_kept_apart(self) -> "Recipe":

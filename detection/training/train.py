@@ -35,9 +35,10 @@ from detection.training.calibrate import (
     look_at_validation,
     persistent_share,
 )
+from detection.training.datasets import differing
 from detection.training.export import describe, export_onnx, sha256_of
 from detection.training.fit import fit
-from detection.training.recipe import Recipe
+from detection.training.recipe import Recipe, Variant
 from detection.training.windows import WindowSet, make_window_set
 
 
@@ -61,6 +62,11 @@ def train(
         MissingExtra: ultralytics is not installed.
         LabelsUnusable, ModelUntrusted, ModelError: see ``fit`` and ``make_window_set``.
     """
+    for data_set in differing(recipe, data_folder):
+        say(
+            f"{data_set.name} is not the data that the model was made from (data/datasets.toml, "
+            f"SHA-256 {data_set.sha256[:12]}…): the result will differ"
+        )
     said = work / "recipe.json"
     _check_same_recipe(recipe, said, resume=resume)
     say("cutting windows")
@@ -80,7 +86,7 @@ def finish(
     *,
     say: Callable[[str], None] = lambda _: None,
 ) -> Model:
-    """From trained weights to a model with threshold, evidence and card."""
+    """From trained weights to a model with threshold, evidence and card; variants' cards go beside its folder."""
     say("exporting to ONNX")
     network = out / "model.onnx"
     sha256 = export_onnx(weights, network, recipe)
@@ -90,7 +96,27 @@ def finish(
     card = judge(recipe, load_model(out / "card.toml"), data_folder)
     describe(network, recipe, float(card.threshold[recipe.classes[0]]))
     write_card(card.model_copy(update={"sha256": sha256_of(network)}), out / "card.toml")
-    return load_model(out / "card.toml")
+    model = load_model(out / "card.toml")
+    for variant in recipe.variants:
+        say(f"choosing the threshold of {variant.name}")
+        write_variant(recipe, variant, model, data_folder)
+    return model
+
+
+def write_variant(recipe: Recipe, variant: Variant, model: Model, data_folder: Path) -> Model:
+    """Judges a model's variant and writes its card into a folder beside the model's; the network stays where it is."""
+    folder = model.path.parent.parent / variant.name
+    card = model.card.model_copy(
+        update={
+            "name": variant.name,
+            "description": variant.description,
+            "file": f"../{model.path.parent.name}/{model.path.name}",
+            "input": model.card.input.model_copy(update={"views": variant.views}),
+        }
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_card(judge(recipe, replace(model, card=card), data_folder), folder / "card.toml")
+    return load_model(folder / "card.toml")
 
 
 def judge(recipe: Recipe, model: Model, data_folder: Path) -> ModelCard:

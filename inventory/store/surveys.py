@@ -275,7 +275,7 @@ def insert_survey(
             scene_id=scene_id,
             model=card.name,
             model_version=card.version,
-            model_sha256=card.sha256,
+            model_sha256=card.model_sha256,
             settings_key=settings_key,
             card=card.model_dump(mode="json"),
             classes=list(classes),

@@ -29,13 +29,22 @@ def _evaluate(folder: Path, *more: str, model: str = "trees-aerial") -> int:
     return run(["evaluate", model, *where, "--format", "xyxy", *more])
 
 
-def test_evaluate_prints_the_contract_and_nothing_else(
+def test_evaluate_prints_the_contract_then_what_else_is_known_of_the_counts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_labelled_folder(tmp_path, 2)
     assert _evaluate(tmp_path, "--resolution-m", "0.1", "--json") == problems.DONE
     result = json.loads(capsys.readouterr().out)
-    assert list(result) == CONTRACT
+    assert list(result)[: len(CONTRACT)] == CONTRACT
+    assert [block["count_true"] for block in result["blocks"]] == [6, 6]
+    more = {
+        "count_error_interval",
+        "position_error_m",
+        "recall_by_size",
+        "error_by_density",
+        "score_calibration",
+    }
+    assert set(result) >= more
     assert result["count_true"] == 12
     error = (result["count_predicted"] - 12) / 12
     assert result["count_error"] == pytest.approx(error)

@@ -13,7 +13,7 @@ from detection.imagery.scene import scene_from_pixels
 from detection.models import Model, load_model
 from detection.sweep import SweepOptions, sweep
 from detection.training.fit import fit, quiet_ultralytics
-from detection.training.recipe import Recipe, Schedule, simple_recipe
+from detection.training.recipe import Recipe, Schedule, Variant, simple_recipe
 from detection.training.train import train
 from detection.training.windows import make_window_set
 from tests.support.labelled import write_labelled_folder
@@ -44,6 +44,7 @@ def _recipe(folder: Path, weights: Path) -> Recipe:
         update={
             "window_px": 128,
             "margin_px": 24,
+            "variants": (Variant(name="discs-twice", description="Two looks.", views=2),),
             "schedule": Schedule(epochs=1, mosaic=0.0, close_mosaic=0, bf16=False),
         }
     )
@@ -93,6 +94,16 @@ class TestTraining:
         (result,) = sweep([scene], model, SweepOptions(threshold_override=0.0001))
         assert result.windows > 1
         assert len(result.observations) > 0
+
+    def test_a_variant_has_its_own_card_and_the_same_network(
+        self, trained: tuple[Model, Recipe, Path]
+    ) -> None:
+        model, _, folder = trained
+        variant = load_model(folder / "discs-twice" / "card.toml")
+        assert variant.path.samefile(model.path)
+        assert (variant.card.input.views, variant.card.sha256) == (2, model.card.sha256)
+        assert variant.card.model_sha256 != model.card.model_sha256
+        assert variant.card.evaluation[0].count_true == 12
 
     def test_a_finished_training_can_be_resumed_only_by_its_own_recipe(
         self, trained: tuple[Model, Recipe, Path]
