@@ -10,9 +10,9 @@ from pyproj import Transformer
 
 from detection.errors import UnknownName
 from inventory.domain.places import AreaVersion, City
-from inventory.domain.tally import CountError, CountRow, interval
-from inventory.store import cities, counts, coverage
-from inventory.store.counts import CardOfClass, Counted, Covered
+from inventory.domain.tally import Counted, CountError, CountRow, interval
+from inventory.store import cities, counts, coverage, leaves
+from inventory.store.counts import CardOfClass, Covered
 from inventory.store.database import Connection, Database, Patience
 from inventory.store.states import end_of_day
 
@@ -165,7 +165,7 @@ class _Counting:
 
     def polygon(self, polygon: shapely.Geometry) -> list[CountRow]:
         """A polygon of the caller's."""
-        counted = counts.counts_in_polygon(self._connection, self._city, polygon, self._classes, self._as_of)
+        counted = leaves.count_in_polygon(self._connection, self._city, polygon, self._classes, self._as_of)
         looks = counts.looks_at_polygon(self._connection, self._city, polygon, self._classes, self._as_of)
         rows = []
         for name in self._classes:

@@ -1,3 +1,3 @@
 """How models are made: recipe → windows → weights → ONNX → threshold → card."""
 
-__all__ = ["recipe", "train"]
+__all__ = ["calibrate", "fit", "recipe", "train", "windows"]

@@ -10,6 +10,17 @@ Z90 = 1.645
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """How many are listed, and how many of them people verified without open review."""
+
+    listed: int
+    verified: int
+
+    def __add__(self, other: "Counted") -> "Counted":
+        return Counted(listed=self.listed + other.listed, verified=self.verified + other.verified)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CountError:
     """e and φ of R13, from a card's errors per block; None where a model behind it was never evaluated."""
 

@@ -10,16 +10,8 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from inventory.domain.places import City
-from inventory.domain.tally import CountError
+from inventory.domain.tally import Counted, CountError
 from inventory.store.schema import asset_state, survey, survey_class
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
-    """How many are listed in an area version, and how many of them people verified without open review."""
-
-    listed: int
-    verified: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +41,6 @@ _COVERAGE = text(
     WHERE city_id = :city AND area_version_id = ANY(CAST(:areas AS bigint[]))
         AND class = ANY(CAST(:classes AS text[])) AND at <= :as_of
     ORDER BY area_version_id, class, at DESC
-    """
-)
-
-_IN_POLYGON = text(
-    """
-    SELECT s.class, count(*) AS listed, count(*) FILTER (WHERE s.verified AND NOT s.review) AS verified
-    FROM urban_inventory.asset_state s
-    WHERE s.city_id = :city AND s.listed AND s.class = ANY(CAST(:classes AS text[]))
-        AND s.valid_from <= :as_of AND (s.valid_to IS NULL OR s.valid_to > :as_of)
-        AND ST_Intersects(s.geom, ST_GeomFromEWKB(:polygon))
-    GROUP BY s.class
     """
 )
 
@@ -100,14 +81,6 @@ def coverage_as_of(
         )
         for row in rows
     }
-
-
-def counts_in_polygon(
-    connection: Connection, city: City, polygon: shapely.Geometry, classes: Sequence[str], as_of: datetime
-) -> dict[str, Counted]:
-    """Listed assets that intersect a polygon in EPSG:4326, its border included, by class."""
-    rows = connection.execute(_IN_POLYGON, _parameters(city, classes, as_of, polygon=_wkb(polygon)))
-    return {row[0]: Counted(listed=row.listed, verified=row.verified) for row in rows}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

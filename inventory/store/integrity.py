@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from inventory.domain.places import City
+from inventory.store import leaves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +20,8 @@ class ServerFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SumOff:
-    """A sum that differs from the rows it stands for; ``area`` None is the whole city."""
+    """A sum that differs from the rows it stands for; ``area`` None is the whole city, “by place” what polygons are
+    counted from."""
 
     area: str | None
     class_name: str
@@ -43,6 +45,11 @@ _RIGHTS = {
     "rolreplication": "may replicate",
     "owns": "owns the schema",
 }
+
+_LISTED = text("""
+    SELECT s.class, count(*) AS n FROM urban_inventory.asset_state s
+    WHERE s.city_id = :city AND s.listed AND s.valid_to IS NULL GROUP BY s.class
+""")
 
 # Rows of now, counted one by one, beside what the deltas add up to; by area version, 0 for the city.
 _SUMS = text("""
@@ -82,7 +89,15 @@ def server_facts(connection: Connection) -> ServerFacts:
 
 def sums_off(connection: Connection, city: City) -> list[SumOff]:
     """Sums of now that differ from the rows behind them; none, unless somebody wrote past the program."""
-    return [
+    of_areas = [
         SumOff(area=row.area, class_name=row[1], summed=int(row.summed), listed=row.listed)
         for row in connection.execute(_SUMS, {"city": city.id})
     ]
+    packed = {name: counted.listed for name, counted in leaves.totals(connection, city).items()}
+    listed = {row[0]: int(row.n) for row in connection.execute(_LISTED, {"city": city.id})}
+    of_places = [
+        SumOff(area="by place", class_name=name, summed=packed.get(name, 0), listed=listed.get(name, 0))
+        for name in sorted(packed.keys() | listed.keys())
+        if packed.get(name, 0) != listed.get(name, 0)
+    ]
+    return of_areas + of_places

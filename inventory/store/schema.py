@@ -5,7 +5,8 @@ functions ``city_create`` and ``city_drop``. Geometry is EPSG:4326 for exchange;
 position in the city's metric CRS, where distances are computed.
 
 Evidence: scene → survey → observation, and decision. Derived by the fold and rewritten by it alone:
-asset_state, asset_hit, membership, area_count_delta, coverage. History is appended, never changed.
+asset_state, asset_hit, membership, area_count_delta, leaf with its list and deltas, coverage. History is appended,
+never changed.
 """
 
 from typing import Any
@@ -23,6 +24,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Sequence,
@@ -493,6 +495,60 @@ area_count_delta = Table(
         "area_count_delta_idx", "area_version_id", "class", "at", postgresql_include=["listed", "verified"]
     ),
     comment="append-only; the count as of T is the sum of what happened at or before T",
+    **_BY_CITY,
+)
+
+leaf = Table(
+    "leaf",
+    metadata,
+    _city_id(),
+    Column("class", Text, nullable=False),
+    Column(
+        "key",
+        BigInteger,
+        nullable=False,
+        comment="the cell's corner on the Morton curve, see domain/leaves.py",
+    ),
+    Column(
+        "places",
+        LargeBinary,
+        nullable=False,
+        comment="of n events: n longitudes, n latitudes; int32, 1e-7 degree",
+    ),
+    Column(
+        "changes",
+        LargeBinary,
+        nullable=False,
+        comment="n instants (int64, microseconds since 1970), n changes of the count, n of the verified (int16)",
+    ),
+    PrimaryKeyConstraint("city_id", "class", "key"),
+    comment="what is counted, packed by place: the exact count in any polygon reads few rows of it",
+    **_BY_CITY,
+)
+
+leaf_list = Table(
+    "leaf_list",
+    metadata,
+    _city_id(),
+    Column("class", Text, nullable=False),
+    Column("leaves", LargeBinary, nullable=False, comment="all leaves of the class as columns"),
+    PrimaryKeyConstraint("city_id", "class"),
+    **_BY_CITY,
+)
+
+leaf_delta = Table(
+    "leaf_delta",
+    metadata,
+    _city_id(),
+    Column("class", Text, nullable=False),
+    Column("lon", Integer, nullable=False, comment="1e-7 degree"),
+    Column("lat", Integer, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column(
+        "listed", SmallInteger, nullable=False, comment="change of the count at this place and as-of instant"
+    ),
+    Column("verified", SmallInteger, nullable=False),
+    comment="append-only; what the leaves do not hold yet",
     **_BY_CITY,
 )
 

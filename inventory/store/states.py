@@ -22,7 +22,7 @@ from inventory.domain.evidence import NEVER, Integers, mix, to_micros
 from inventory.domain.fold import Folded
 from inventory.domain.places import City
 from inventory.domain.tracks import COLUMNS, NO_TRACK, STATUSES, StoredStates
-from inventory.store import cities, deltas, memberships
+from inventory.store import cities, deltas, leaves, memberships
 from inventory.store.copy import copy_rows, draw_numbers, instants, next_job, numbers, points, read_rows
 from inventory.store.deltas import Counting
 from inventory.store.memberships import add_members
@@ -286,6 +286,7 @@ def replace_states(
     )
     _add(connection, city, {name: column[fresh] for name, column in columns.items()}, digest[fresh], said_by)
     deltas.compact(connection, city)
+    leaves.pack(connection, city)
     if len(removed) + len(moved) + int(fresh.sum()) >= _ANALYZE_FROM_STATES:
         connection.execute(select(func.urban_inventory.city_analyze(city.id)))
 

@@ -26,8 +26,10 @@ from hypothesis.stateful import (
 )
 
 from inventory.domain import cells as cells_of_ground
+from inventory.domain import leaves as leaves_of_points
 from inventory.domain.evidence import DecisionKind
 from inventory.store import cities
+from inventory.store import leaves as stored_leaves
 from inventory.store.database import Database
 from tests.support.database import DatabaseServer, cloned_database
 from tests.support.grove import (
@@ -74,6 +76,9 @@ instants = st.sampled_from(INSTANTS)
 def small_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     """A grove has too few trees for two cells of listing (R8), unless a cell needs fewer hits."""
     monkeypatch.setattr(cells_of_ground, "GROUP_LEAST_HITS", 6)
+    # Nor enough to pack them, or for more than one leaf.
+    monkeypatch.setattr(stored_leaves, "_PACK_ABOVE", 5)
+    monkeypatch.setattr(leaves_of_points, "LEAF_POINTS", 4)
 
 
 @pytest.fixture(params=["small-cells", "cells-as-shipped"])

@@ -5,7 +5,7 @@ hypothesis and random walks can drive it. What a user would be refused is refuse
 The checks at the end say what must hold after any series of such steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -31,7 +31,7 @@ from inventory.domain.evidence import NEVER, DecisionKind, Evidence, to_micros
 from inventory.domain.fold import STATUSES, fold
 from inventory.domain.places import City, area_of_points, versions_by_level
 from inventory.onboarding import CityRequest, add_city
-from inventory.store import cities, evidence
+from inventory.store import cities, evidence, leaves
 from inventory.store.database import Connection, Database
 from inventory.store.states import end_of_day
 from tests.support.surveys import (
@@ -594,6 +594,34 @@ def check_sums(grove: Grove) -> None:
             codes = np.array([*(area.code for area in areas), OUTSIDE], object)[owner]
             items = {(c, n): int(((codes == c) & (now.names == n)).sum()) for c, n in said}
         assert said == items, (day, level, said, items)
+    check_polygons(grove, days)
+
+
+GLOBE = np.array([[-180.0, -90.0], [180.0, -90.0], [180.0, 90.0], [-180.0, 90.0]])
+
+
+def check_polygons(grove: Grove, days: Iterable[date]) -> None:
+    """Counts in polygons, from packed leaves and their deltas, are those of testing every item."""
+    random = np.random.default_rng(7)
+    with grove.database.transaction(read_only=True) as connection:
+        city = cities.get_city(connection, CODE)
+        listed = _listed(connection, city)
+        if not len(listed.names):
+            return
+        for day in days:
+            at = end_of_day(day, city.time_zone)
+            now = listed.take((listed.valid_from <= to_micros(at)) & (to_micros(at) < listed.valid_to))
+            corners = listed.lon_lat[random.integers(0, len(listed.names), 3)]
+            # The globe, and a triangle whose corners are items.
+            for outline in (GLOBE, corners):
+                polygon = shapely.Polygon(outline)
+                if not polygon.is_valid:
+                    continue
+                inside = shapely.intersects_xy(polygon, *now.lon_lat.T)
+                classes = sorted(set(listed.names))
+                said = leaves.count_in_polygon(connection, city, polygon, classes, at)
+                wanted = {name: int((inside & (now.names == name)).sum()) for name in classes}
+                assert {name: said[name].listed if name in said else 0 for name in classes} == wanted, day
 
 
 @dataclass(frozen=True, slots=True)

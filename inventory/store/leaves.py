@@ -1,0 +1,306 @@
+"""Packed points and their deltas: exact counts in polygons that read only the ground which the border crosses.
+
+Triggers append an event for each change of the states, in the same transaction and whoever makes it; shared rows are
+rewritten only when many have come together, under the city's writer lock. A count is leaves plus deltas, read in one
+snapshot.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+from sqlalchemy import Connection, text
+
+from inventory.domain.evidence import Integers, to_micros
+from inventory.domain.leaves import (
+    NO_LEAVES,
+    Events,
+    Leaves,
+    PolygonOverLeaves,
+    divided,
+    morton,
+    summed,
+    units,
+)
+from inventory.domain.places import City
+from inventory.domain.tally import Counted
+from inventory.store.copy import copy_rows, read_rows
+from inventory.store.schema import leaf
+
+_PACK_ABOVE = 5_000
+_DRIVER_TYPES = (
+    ("key", "<u8"),
+    ("depth", "i1"),
+    ("listed", "<i4"),
+    ("verified", "<i4"),
+    ("oldest", "<i8"),
+    ("newest", "<i8"),
+)
+
+
+# --- packing ------------------------------------------------------------------------------------------------
+
+_DELTAS = """
+    SELECT class, lon, lat, at, listed, verified FROM urban_inventory.leaf_delta WHERE city_id = %(city)s
+"""
+_DELTA_KINDS: dict[str, pa.DataType] = {
+    "class": pa.string(),
+    "lon": pa.int64(),
+    "lat": pa.int64(),
+    "at": pa.timestamp("us", tz="UTC"),
+    "listed": pa.int64(),
+    "verified": pa.int64(),
+}
+
+
+def pack(connection: Connection, city: City) -> None:
+    """Moves the deltas into leaves once they are many; under the city's writer lock."""
+    parameters = {"city": city.id}
+    waiting = connection.execute(
+        text("SELECT count(*) FROM urban_inventory.leaf_delta WHERE city_id = :city"), parameters
+    ).scalar_one()
+    if waiting <= _PACK_ABOVE:
+        return
+    deltas = read_rows(connection, _DELTAS, parameters, _DELTA_KINDS)
+    connection.execute(text("DELETE FROM urban_inventory.leaf_delta WHERE city_id = :city"), parameters)
+    names = deltas.pop("class")
+    known = _read_lists(connection, city, None)
+    for name in np.unique(names.astype(str)).tolist():
+        mine = names == name
+        events = summed(**{column: values[mine] for column, values in deltas.items()})
+        _pack_class(connection, city, name, known.get(name, NO_LEAVES), events)
+
+
+def _pack_class(connection: Connection, city: City, name: str, leaves: Leaves, events: Events) -> None:
+    keys = morton(events.lon, events.lat)
+    holding = leaves.of(keys)
+    old = np.unique(holding[holding >= 0])
+    corner, depth = leaves.free_cells(keys[holding < 0])
+    stored = _read_events(connection, city, name, leaves.key[old])
+    together = events.joined(*stored.values())
+    corner, depth = np.append(leaves.key[old], corner), np.append(leaves.depth[old], depth)
+    order = np.argsort(corner, kind="stable")
+    made, begin = divided(together, corner[order], depth[order])
+    connection.execute(
+        text(
+            "DELETE FROM urban_inventory.leaf WHERE city_id = :city AND class = :class"
+            " AND key = ANY(CAST(:keys AS bigint[]))"
+        ),
+        {"city": city.id, "class": name, "keys": leaves.key[old].tolist()},
+    )
+    _write_events(connection, city, name, made, begin, together)
+    _write_list(connection, city, name, leaves.replaced(old, made))
+
+
+def _write_events(
+    connection: Connection, city: City, name: str, leaves: Leaves, begin: Integers, events: Events
+) -> None:
+    lon, lat = (column.astype("<i4") for column in (events.lon, events.lat))
+    at, listed, verified = events.at.astype("<i8"), events.listed.astype("<i2"), events.verified.astype("<i2")
+    places, changes = [], []
+    for first, last in zip(begin[:-1].tolist(), begin[1:].tolist(), strict=True):
+        rows = slice(first, last)
+        places.append(_hex(lon[rows], lat[rows]))
+        changes.append(_hex(at[rows], listed[rows], verified[rows]))
+    copy_rows(
+        connection,
+        leaf,
+        {
+            "city_id": city.id,
+            "class": np.full(len(leaves), name, object),
+            "key": leaves.key.astype(np.int64),
+            "places": places,
+            "changes": changes,
+        },
+    )
+
+
+def _hex(*columns: NDArray[Any]) -> str:
+    return "\\x" + b"".join(column.tobytes() for column in columns).hex()
+
+
+_WRITE_LIST = text(
+    """
+    INSERT INTO urban_inventory.leaf_list (city_id, class, leaves) VALUES (:city, :class, :leaves)
+    ON CONFLICT (city_id, class) DO UPDATE SET leaves = excluded.leaves
+    """
+)
+
+
+def _write_list(connection: Connection, city: City, name: str, leaves: Leaves) -> None:
+    packed = b"".join(getattr(leaves, column).astype(kind).tobytes() for column, kind in _DRIVER_TYPES)
+    connection.execute(_WRITE_LIST, {"city": city.id, "class": name, "leaves": packed})
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def _fetched(connection: Connection, query: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Rows as the driver gives them in binary: bytes come without a detour through hexadecimal digits."""
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    with driver.cursor(binary=True) as cursor:
+        return cursor.execute(query.encode(), parameters).fetchall()
+
+
+def _read_lists(connection: Connection, city: City, classes: Sequence[str] | None) -> dict[str, Leaves]:
+    query = "SELECT class, leaves FROM urban_inventory.leaf_list WHERE city_id = %(city)s"
+    if classes is not None:
+        query += " AND class = ANY(%(classes)s)"
+    rows = _fetched(connection, query, {"city": city.id, "classes": list(classes or ())})
+    return {name: _unpacked_list(packed) for name, packed in rows}
+
+
+def _unpacked_list(packed: bytes) -> Leaves:
+    size = sum(np.dtype(kind).itemsize for _, kind in _DRIVER_TYPES)
+    count, start = len(packed) // size, 0
+    columns: dict[str, Any] = {}
+    for column, kind in _DRIVER_TYPES:
+        values = np.frombuffer(packed, kind, count, start)
+        start += values.nbytes
+        columns[column] = values if kind == "<u8" else values.astype(np.int64)
+    return Leaves(**columns)
+
+
+_PLACES = "SELECT key, places, changes FROM urban_inventory.leaf"
+_CHANGES = "SELECT key, changes FROM urban_inventory.leaf"
+_OF_LEAVES = " WHERE city_id = %(city)s AND class = %(class)s AND key = ANY(%(keys)s) ORDER BY key"
+
+
+def _read_events(
+    connection: Connection, city: City, name: str, keys: NDArray[np.uint64]
+) -> dict[int, Events]:
+    """The events of some leaves by the leaf's place in ``keys``, rising."""
+    if not len(keys):
+        return {}
+    parameters = {"city": city.id, "class": name, "keys": keys.tolist()}
+    rows = _fetched(connection, _PLACES + _OF_LEAVES, parameters)
+    return {place: _unpacked(places, changes) for place, (_, places, changes) in enumerate(rows)}
+
+
+def _unpacked(places: bytes, changes: bytes) -> Events:
+    n = len(places) // 8
+    return Events(
+        lon=np.frombuffer(places, "<i4", n).astype(np.int64),
+        lat=np.frombuffer(places, "<i4", n, 4 * n).astype(np.int64),
+        at=np.frombuffer(changes, "<i8", n).astype(np.int64),
+        listed=np.frombuffer(changes, "<i2", n, 8 * n).astype(np.int64),
+        verified=np.frombuffer(changes, "<i2", n, 10 * n).astype(np.int64),
+    )
+
+
+def count_in_polygon(
+    connection: Connection, city: City, polygon: shapely.Geometry, classes: Sequence[str], as_of: datetime
+) -> dict[str, Counted]:
+    """Listed assets that intersect a valid polygon in EPSG:4326, its border included, by class.
+
+    The caller's transaction must see one snapshot: leaves and deltas belong together.
+    """
+    until = to_micros(as_of)
+    over = PolygonOverLeaves(polygon)
+    lists = _read_lists(connection, city, classes)
+    counts = {
+        name: _count_class(connection, city, name, leaves, over, until) for name, leaves in lists.items()
+    }
+    for name, waiting in _deltas_within(connection, city, polygon, classes, as_of).items():
+        counts[name] = counts.get(name, Counted(listed=0, verified=0)) + waiting
+    return counts
+
+
+def _count_class(
+    connection: Connection, city: City, name: str, leaves: Leaves, over: PolygonOverLeaves, until: int
+) -> Counted:
+    leaves = leaves.take(leaves.oldest <= until) if (leaves.oldest > until).any() else leaves
+    border = over.over(leaves)
+    settled = border.inside[leaves.newest[border.inside] <= until]
+    count = Counted(listed=int(leaves.listed[settled].sum()), verified=int(leaves.verified[settled].sum()))
+    changing = border.inside[leaves.newest[border.inside] > until]
+    if len(changing):
+        count += _sums_of(connection, city, name, leaves.key[changing], until)
+    if len(border.crossed):
+        stored = _read_events(connection, city, name, leaves.key[border.crossed])
+        leaf_of = np.repeat(np.arange(len(stored)), [len(events) for events in stored.values()])
+        events = Events(
+            **{
+                column: np.concatenate([getattr(one, column) for one in stored.values()])
+                for column in Events.__slots__
+            }
+        )
+        count += events.take(over.contains_points(border, leaves, events, leaf_of)).sums(until)
+    return count
+
+
+def _sums_of(connection: Connection, city: City, name: str, keys: NDArray[np.uint64], until: int) -> Counted:
+    """What leaves inside add up to at an instant within them; their places are not read."""
+    wanted = keys.tolist()
+    rows = _fetched(connection, _CHANGES + _OF_LEAVES, {"city": city.id, "class": name, "keys": wanted})
+    count = Counted(listed=0, verified=0)
+    for _, changes in rows:
+        n = len(changes) // 12
+        happened = np.frombuffer(changes, "<i8", n) <= until
+        listed, verified = (np.frombuffer(changes, "<i2", n, at * n)[happened] for at in (8, 10))
+        count += Counted(listed=int(listed.sum()), verified=int(verified.sum()))
+    return count
+
+
+_WAITING = text(
+    """
+    SELECT class, sum(listed) AS listed, sum(verified) AS verified
+    FROM urban_inventory.leaf_delta WHERE city_id = :city GROUP BY class
+    """
+)
+
+
+def totals(connection: Connection, city: City) -> dict[str, Counted]:
+    """What leaves and deltas together say of now, by class: for comparing with the rows they stand for."""
+    found = {
+        name: Counted(listed=int(leaves.listed.sum()), verified=int(leaves.verified.sum()))
+        for name, leaves in _read_lists(connection, city, None).items()
+    }
+    for row in connection.execute(_WAITING, {"city": city.id}):
+        waiting = Counted(listed=int(row.listed), verified=int(row.verified))
+        found[row[0]] = found.get(row[0], Counted(listed=0, verified=0)) + waiting
+    return found
+
+
+_DELTAS_NEAR = """
+    SELECT class, lon, lat, sum(listed), sum(verified) FROM urban_inventory.leaf_delta
+    WHERE city_id = %(city)s AND class = ANY(%(classes)s) AND at <= %(as_of)s
+        AND lon BETWEEN %(west)s AND %(east)s AND lat BETWEEN %(south)s AND %(north)s
+    GROUP BY class, lon, lat HAVING sum(listed) <> 0 OR sum(verified) <> 0
+"""
+
+
+def _deltas_within(
+    connection: Connection, city: City, polygon: shapely.Geometry, classes: Sequence[str], as_of: datetime
+) -> dict[str, Counted]:
+    west, south, east, north = shapely.bounds(polygon).tolist()
+    (low, high) = units(np.array([[west, south], [east, north]])).tolist()
+    rows = _fetched(
+        connection,
+        _DELTAS_NEAR,
+        {
+            "city": city.id,
+            "classes": list(classes),
+            "as_of": as_of,
+            "west": low[0] - 1,
+            "south": low[1] - 1,
+            "east": high[0] + 1,
+            "north": high[1] + 1,
+        },
+    )
+    if not rows:
+        return {}
+    names, lon, lat, listed, verified = (np.array(column) for column in zip(*rows, strict=True))
+    inside = np.asarray(shapely.intersects_xy(polygon, lon / 1e7, lat / 1e7))
+    return {
+        name: Counted(
+            listed=int(listed[inside & (names == name)].sum()),
+            verified=int(verified[inside & (names == name)].sum()),
+        )
+        for name in np.unique(names).tolist()
+    }
