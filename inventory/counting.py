@@ -83,8 +83,8 @@ def classes_asked(connection: Connection, city: City, asked: Sequence[str] | Non
         UnknownName: the city neither counts one of them nor knows anything of it.
     """
     counted = cities.classes_of(connection, city.id)
-    if asked is None:
-        return counted
+    if asked is None or set(asked) <= set(counted):
+        return counted if asked is None else list(asked)
     known = {*counted, *counts.classes_with_assets(connection, city)}
     for name in asked:
         if name not in known:

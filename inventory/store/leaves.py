@@ -33,7 +33,7 @@ from inventory.store.copy import copy_rows, read_rows
 from inventory.store.schema import leaf
 
 _PACK_ABOVE = 5_000
-_DRIVER_TYPES = (
+_LIST = (
     ("key", "<u8"),
     ("depth", "i1"),
     ("listed", "<i4"),
@@ -41,6 +41,9 @@ _DRIVER_TYPES = (
     ("oldest", "<i8"),
     ("newest", "<i8"),
 )
+# Rows, not columns: the bytes of many leaves put together are one array.
+_PLACE = np.dtype([("lon", "<i4"), ("lat", "<i4")])
+_CHANGE = np.dtype([("at", "<i8"), ("listed", "<i2"), ("verified", "<i2")])
 
 
 # --- packing ------------------------------------------------------------------------------------------------
@@ -81,8 +84,8 @@ def _pack_class(connection: Connection, city: City, name: str, leaves: Leaves, e
     holding = leaves.of(keys)
     old = np.unique(holding[holding >= 0])
     corner, depth = leaves.free_cells(keys[holding < 0])
-    stored = _read_events(connection, city, name, leaves.key[old])
-    together = events.joined(*stored.values())
+    stored, _ = _read_events(connection, city, name, leaves.key[old])
+    together = events.joined(stored)
     corner, depth = np.append(leaves.key[old], corner), np.append(leaves.depth[old], depth)
     order = np.argsort(corner, kind="stable")
     made, begin = divided(together, corner[order], depth[order])
@@ -100,13 +103,8 @@ def _pack_class(connection: Connection, city: City, name: str, leaves: Leaves, e
 def _write_events(
     connection: Connection, city: City, name: str, leaves: Leaves, begin: Integers, events: Events
 ) -> None:
-    lon, lat = (column.astype("<i4") for column in (events.lon, events.lat))
-    at, listed, verified = events.at.astype("<i8"), events.listed.astype("<i2"), events.verified.astype("<i2")
-    places, changes = [], []
-    for first, last in zip(begin[:-1].tolist(), begin[1:].tolist(), strict=True):
-        rows = slice(first, last)
-        places.append(_hex(lon[rows], lat[rows]))
-        changes.append(_hex(at[rows], listed[rows], verified[rows]))
+    places, changes = _packed(events, _PLACE), _packed(events, _CHANGE)
+    bounds = list(zip(begin[:-1].tolist(), begin[1:].tolist(), strict=True))
     copy_rows(
         connection,
         leaf,
@@ -114,14 +112,21 @@ def _write_events(
             "city_id": city.id,
             "class": np.full(len(leaves), name, object),
             "key": leaves.key.astype(np.int64),
-            "places": places,
-            "changes": changes,
+            "places": [_hex(places[first:last]) for first, last in bounds],
+            "changes": [_hex(changes[first:last]) for first, last in bounds],
         },
     )
 
 
-def _hex(*columns: NDArray[Any]) -> str:
-    return "\\x" + b"".join(column.tobytes() for column in columns).hex()
+def _packed(events: Events, kind: np.dtype[Any]) -> NDArray[Any]:
+    rows = np.empty(len(events), kind)
+    for name in kind.names or ():
+        rows[name] = getattr(events, name)
+    return rows
+
+
+def _hex(rows: NDArray[Any]) -> str:
+    return "\\x" + rows.tobytes().hex()
 
 
 _WRITE_LIST = text(
@@ -133,7 +138,7 @@ _WRITE_LIST = text(
 
 
 def _write_list(connection: Connection, city: City, name: str, leaves: Leaves) -> None:
-    packed = b"".join(getattr(leaves, column).astype(kind).tobytes() for column, kind in _DRIVER_TYPES)
+    packed = b"".join(getattr(leaves, column).astype(kind).tobytes() for column, kind in _LIST)
     connection.execute(_WRITE_LIST, {"city": city.id, "class": name, "leaves": packed})
 
 
@@ -156,41 +161,37 @@ def _read_lists(connection: Connection, city: City, classes: Sequence[str] | Non
 
 
 def _unpacked_list(packed: bytes) -> Leaves:
-    size = sum(np.dtype(kind).itemsize for _, kind in _DRIVER_TYPES)
+    size = sum(np.dtype(kind).itemsize for _, kind in _LIST)
     count, start = len(packed) // size, 0
     columns: dict[str, Any] = {}
-    for column, kind in _DRIVER_TYPES:
+    for column, kind in _LIST:
         values = np.frombuffer(packed, kind, count, start)
         start += values.nbytes
         columns[column] = values if kind == "<u8" else values.astype(np.int64)
     return Leaves(**columns)
 
 
-_PLACES = "SELECT key, places, changes FROM urban_inventory.leaf"
-_CHANGES = "SELECT key, changes FROM urban_inventory.leaf"
+_EVENTS = "SELECT places, changes FROM urban_inventory.leaf"
+_CHANGES = "SELECT changes FROM urban_inventory.leaf"
 _OF_LEAVES = " WHERE city_id = %(city)s AND class = %(class)s AND key = ANY(%(keys)s) ORDER BY key"
 
 
 def _read_events(
     connection: Connection, city: City, name: str, keys: NDArray[np.uint64]
-) -> dict[int, Events]:
-    """The events of some leaves by the leaf's place in ``keys``, rising."""
-    if not len(keys):
-        return {}
+) -> tuple[Events, Integers]:
+    """The events of some leaves, in order; and (keys,) how many each has."""
     parameters = {"city": city.id, "class": name, "keys": keys.tolist()}
-    rows = _fetched(connection, _PLACES + _OF_LEAVES, parameters)
-    return {place: _unpacked(places, changes) for place, (_, places, changes) in enumerate(rows)}
-
-
-def _unpacked(places: bytes, changes: bytes) -> Events:
-    n = len(places) // 8
-    return Events(
-        lon=np.frombuffer(places, "<i4", n).astype(np.int64),
-        lat=np.frombuffer(places, "<i4", n, 4 * n).astype(np.int64),
-        at=np.frombuffer(changes, "<i8", n).astype(np.int64),
-        listed=np.frombuffer(changes, "<i2", n, 8 * n).astype(np.int64),
-        verified=np.frombuffer(changes, "<i2", n, 10 * n).astype(np.int64),
+    rows = _fetched(connection, _EVENTS + _OF_LEAVES, parameters) if len(keys) else []
+    places = np.frombuffer(b"".join([row[0] for row in rows]), _PLACE)
+    changes = np.frombuffer(b"".join([row[1] for row in rows]), _CHANGE)
+    events = Events(
+        **{
+            column: part[column].astype(np.int64)
+            for part, kind in ((places, _PLACE), (changes, _CHANGE))
+            for column in kind.names or ()
+        }
     )
+    return events, np.array([len(row[0]) // _PLACE.itemsize for row in rows], np.int64)
 
 
 def count_in_polygon(
@@ -222,15 +223,9 @@ def _count_class(
     if len(changing):
         count += _sums_of(connection, city, name, leaves.key[changing], until)
     if len(border.crossed):
-        stored = _read_events(connection, city, name, leaves.key[border.crossed])
-        leaf_of = np.repeat(np.arange(len(stored)), [len(events) for events in stored.values()])
-        events = Events(
-            **{
-                column: np.concatenate([getattr(one, column) for one in stored.values()])
-                for column in Events.__slots__
-            }
-        )
-        count += events.take(over.contains_points(border, leaves, events, leaf_of)).sums(until)
+        events, each = _read_events(connection, city, name, leaves.key[border.crossed])
+        inside = over.contains_points(border, leaves, events, np.repeat(np.arange(len(each)), each))
+        count += events.take(inside).sums(until)
     return count
 
 
@@ -238,13 +233,12 @@ def _sums_of(connection: Connection, city: City, name: str, keys: NDArray[np.uin
     """What leaves inside add up to at an instant within them; their places are not read."""
     wanted = keys.tolist()
     rows = _fetched(connection, _CHANGES + _OF_LEAVES, {"city": city.id, "class": name, "keys": wanted})
-    count = Counted(listed=0, verified=0)
-    for _, changes in rows:
-        n = len(changes) // 12
-        happened = np.frombuffer(changes, "<i8", n) <= until
-        listed, verified = (np.frombuffer(changes, "<i2", n, at * n)[happened] for at in (8, 10))
-        count += Counted(listed=int(listed.sum()), verified=int(verified.sum()))
-    return count
+    changes = np.frombuffer(b"".join([row[0] for row in rows]), _CHANGE)
+    happened = changes[changes["at"] <= until]
+    return Counted(
+        listed=int(happened["listed"].sum(dtype=np.int64)),
+        verified=int(happened["verified"].sum(dtype=np.int64)),
+    )
 
 
 _WAITING = text(

@@ -32,7 +32,7 @@ CREATE TABLE urban_inventory.leaf_delta (
 )
  PARTITION BY LIST (city_id);
 
--- Uncompressed: they are read far more often than written, and numbers in columns hardly shrink.
+-- Uncompressed: they are read far more often than written, and such numbers hardly shrink.
 ALTER TABLE urban_inventory.leaf ALTER COLUMN places SET STORAGE EXTERNAL, ALTER COLUMN changes SET STORAGE EXTERNAL;
 
 ALTER TABLE urban_inventory.leaf_list ALTER COLUMN leaves SET STORAGE EXTERNAL;
@@ -41,9 +41,9 @@ COMMENT ON TABLE urban_inventory.leaf IS 'what is counted, packed by place: the 
 
 COMMENT ON COLUMN urban_inventory.leaf.key IS 'the cell''s corner on the Morton curve, see domain/leaves.py';
 
-COMMENT ON COLUMN urban_inventory.leaf.places IS 'of n events: n longitudes, n latitudes; int32, 1e-7 degree';
+COMMENT ON COLUMN urban_inventory.leaf.places IS 'an event after the other: longitude, latitude; int32, 1e-7 degree';
 
-COMMENT ON COLUMN urban_inventory.leaf.changes IS 'n instants (int64, microseconds since 1970), n changes of the count, n of the verified (int16)';
+COMMENT ON COLUMN urban_inventory.leaf.changes IS 'likewise: instant (int64, microseconds since 1970), change of the count, of the verified (int16)';
 
 COMMENT ON COLUMN urban_inventory.leaf_list.leaves IS 'all leaves of the class as columns';
 
