@@ -1,7 +1,8 @@
-"""The child that tests a large polygon's validity: WKB on stdin, the reason on stdout.
+"""The child that tests large polygons' validity: on stdin WKB after WKB, each after its length in 8 bytes, little
+endian; on stdout a line for each.
 
-``python -m inventory.polygon_check SECONDS``. GEOS cannot be interrupted from within; the system kills this
-process when its time or memory is spent.
+``python -m inventory.polygon_check``. GEOS cannot be interrupted from within; the parent kills this process when it
+takes too long, the system when its memory is spent. It ends with its input.
 """
 
 import resource
@@ -11,15 +12,16 @@ _MEMORY_BYTES = 2 * 1024**3
 
 
 def main() -> None:
-    """Tests one polygon and says what is wrong with it."""
-    seconds = int(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    """Tests one polygon after the other and says what is wrong with each."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # After the limits, so that they hold for the libraries too.
     import shapely
 
-    sys.stdout.write(str(shapely.is_valid_reason(shapely.from_wkb(sys.stdin.buffer.read()))))
+    while length := sys.stdin.buffer.read(8):
+        polygon = shapely.from_wkb(sys.stdin.buffer.read(int.from_bytes(length, "little")))
+        sys.stdout.write(f"{shapely.is_valid_reason(polygon)}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -223,6 +223,12 @@ def _shared_halvings(one: Keys, other: Keys) -> Integers:
     return np.asarray((64 - bits) // 2, np.int64)
 
 
+def by_latitude(events: Events, begin: Integers) -> Events:
+    """The events of leaves, as ``divided`` gives them, in order of latitude within each: as they are stored."""
+    leaf = np.repeat(np.arange(len(begin) - 1), np.diff(begin))
+    return events.take(np.lexsort((events.lat, leaf)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cells:
     """Cells and which rows of an ordered list of keys lie in them, (n,) each: rows ``begin`` to before ``end``."""
@@ -366,18 +372,21 @@ class PolygonOverLeaves:
         lon, lat = (x - _WEST) / UNITS_PER_DEGREE, (y - _SOUTH) / UNITS_PER_DEGREE
         return np.asarray(shapely.intersects_xy(self._polygon, lon, lat), bool)
 
-    def contains_points(self, border: Border, leaves: Leaves, events: Events, leaf: Integers) -> Bools:
+    def contains_points(self, border: Border, leaves: Leaves, events: Events, each: Integers) -> Bools:
         """(n,) whether points of the crossed leaves lie in it or on its border.
 
         Args:
-            leaf: (n,) place in ``border.crossed`` of each point's leaf, rising.
+            events: by leaf, and within a leaf by latitude (``by_latitude``).
+            each: how many each of the crossed leaves has.
         """
         corner = leaves.key[border.crossed]
+        # Half a unit outside of the cell, where no point can be.
         west = _gathered(corner).astype(np.float64) - 0.5
         south = _gathered(corner >> np.uint64(1)).astype(np.float64) - 0.5
         x, y = (events.lon + _WEST).astype(np.float64), (events.lat + _SOUTH).astype(np.float64)
-        parity, near = self._crossings(border, west, south, x, y, leaf)
-        inside = np.asarray(self.contains(west, south))[leaf] ^ parity
+        odd, near = self._crossings(border, west, south, x, y, each)
+        leaf = np.repeat(np.arange(len(each)), each)
+        inside = self.contains(west, south)[leaf] ^ odd
         # A corner on an edge says nothing of its leaf's points.
         near |= self._near_corner(border, west, south)[leaf]
         rows = np.flatnonzero(near)
@@ -385,25 +394,51 @@ class PolygonOverLeaves:
         return inside
 
     def _crossings(
-        self, border: Border, west: Floats, south: Floats, x: Floats, y: Floats, leaf: Integers
+        self, border: Border, west: Floats, south: Floats, x: Floats, y: Floats, each: Integers
     ) -> tuple[Bools, Bools]:
         """Whether the way from a leaf's corner, north and then east, to a point crosses the border oddly often.
 
         Only edges that may cross the leaf can be met on it. The second answer: too near to tell.
         """
-        edges = _EdgesInLeaf.of(self._from[border.edge], self._to[border.edge], border.leaf, west, south)
-        counts = np.bincount(border.leaf, minlength=len(border.crossed))
-        first = (np.cumsum(counts) - counts)[leaf]
-        each = counts[leaf]
-        odd, near = np.zeros(len(x), bool), np.zeros(len(x), bool)
-        point = np.flatnonzero(each)
-        nth = 0
-        while len(point):
-            crosses, close = edges.met(first[point] + nth, x[point], y[point])
-            odd[point] ^= crosses
-            near[point] |= close
-            nth += 1
-            point = point[each[point] > nth]
+        last = np.cumsum(each)[border.leaf]
+        begin, end = self._from[border.edge], self._to[border.edge]
+        side = west[border.leaf]
+        rows_from = _RowsFrom(y, each, border.leaf)
+        near = np.zeros(len(x), bool)
+
+        # North along the leaf's west side: an edge that meets it there is crossed on the way to all points above.
+        rise, run = end[:, 1] - begin[:, 1], end[:, 0] - begin[:, 0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope, grade = run / rise, rise / run
+            height = begin[:, 1] + (side - begin[:, 0]) * grade
+        met = np.flatnonzero(((begin[:, 0] > side) != (end[:, 0] > side)) & (height >= south[border.leaf]))
+        steps = np.zeros(len(x) + 1, np.int64)
+        np.add.at(steps, rows_from.height(height[met], met), 1)
+        np.add.at(steps, last[met], -1)
+        # An error in one direction is one along the edge: the steeper, the farther in the other.
+        reach = _NEAR * (1 + np.abs(grade[met]))
+        near[
+            _ranges(rows_from.height(height[met] - reach, met), rows_from.height(height[met] + reach, met))
+        ] = True
+        crossed = np.cumsum(steps[:-1])
+
+        # East at the point's own latitude: edges that span it, and begin or end near it.
+        low, high = np.minimum(begin[:, 1], end[:, 1]) - _NEAR, np.maximum(begin[:, 1], end[:, 1]) + _NEAR
+        every = np.arange(len(begin))
+        from_row, to_row = rows_from.height(low, every), rows_from.height(high, every)
+        edge, point = np.repeat(every, to_row - from_row), _ranges(from_row, to_row)
+        px, py, edge_x, edge_y = x[point], y[point], begin[edge, 0], begin[edge, 1]
+        spans = (edge_y > py) != (end[edge, 1] > py)
+        with np.errstate(invalid="ignore"):
+            at = np.where(spans, edge_x + (py - edge_y) * slope[edge], np.inf)
+        reach = _NEAR * (1 + np.abs(slope))[edge]
+        crossed += np.bincount(point[(at > side[edge]) & (at < px)], minlength=len(x))
+        with np.errstate(invalid="ignore"):
+            close = (np.abs(at - px) < reach) | (np.abs(at - side[edge]) < reach)
+        # On a corner of the polygon, or at the height of an edge that is all but level.
+        close |= (np.abs(edge_y - py) < _NEAR) & ((np.abs(edge_x - px) < _NEAR) | (reach > _LEVEL))
+        near[point[close]] = True
+        odd: Bools = (crossed & 1).astype(bool)
         return odd, near
 
     def _near_corner(self, border: Border, west: Floats, south: Floats) -> Bools:
@@ -420,56 +455,19 @@ class PolygonOverLeaves:
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _EdgesInLeaf:
-    """Edges beside the leaf that they may cross, (p,) each; ``meets``: where one crosses the leaf's west side."""
+class _RowsFrom:
+    """Where in points that lie by leaf, and then by latitude, those of a leaf from a height on begin."""
 
-    begin_x: Floats
-    begin_y: Floats
-    end_y: Floats
-    slope: Floats
-    side: Floats
-    meets: Floats
-    reach_x: Floats
-    reach_y: Floats
+    def __init__(self, y: Floats, each: Integers, leaf_of_edge: Integers) -> None:
+        # Whole units, one leaf after the other: heights are below 2**31.
+        leaf = np.repeat(np.arange(len(each)), each)
+        self._rows = (leaf << 32) + y.astype(np.int64)
+        self._leaf_of_edge = leaf_of_edge
 
-    @staticmethod
-    def of(begin: Floats, end: Floats, leaf: Integers, west: Floats, south: Floats) -> "_EdgesInLeaf":
-        rise, run = end[:, 1] - begin[:, 1], end[:, 0] - begin[:, 0]
-        side = west[leaf]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slope, grade = run / rise, rise / run
-            height = begin[:, 1] + (side - begin[:, 0]) * grade
-        crosses = ((begin[:, 0] > side) != (end[:, 0] > side)) & (height >= south[leaf])
-        # An error in one direction is one along the edge: the flatter, the farther in the other.
-        return _EdgesInLeaf(
-            begin_x=begin[:, 0],
-            begin_y=begin[:, 1],
-            end_y=end[:, 1],
-            slope=slope,
-            side=side,
-            meets=np.where(crosses, height, np.inf),
-            reach_x=_NEAR * (1 + np.abs(slope)),
-            reach_y=np.where(crosses, _NEAR * (1 + np.abs(grade)), 0),
-        )
-
-    def met(self, edge: Integers, x: Floats, y: Floats) -> tuple[Bools, Bools]:
-        """Whether each point's way crosses the edge named for it, and whether that is too near to tell."""
-        begin_x, begin_y, meets, side = (
-            column[edge] for column in (self.begin_x, self.begin_y, self.meets, self.side)
-        )
-        spans = (begin_y > y) != (self.end_y[edge] > y)
-        with np.errstate(invalid="ignore"):
-            at = np.where(spans, begin_x + (y - begin_y) * self.slope[edge], np.inf)
-        reach_x = self.reach_x[edge]
-        crosses = (meets < y) ^ ((at > side) & (at < x))
-        near = np.abs(meets - y) < self.reach_y[edge]
-        with np.errstate(invalid="ignore"):
-            near |= (np.abs(at - x) < reach_x) | (np.abs(at - side) < reach_x)
-        # On a corner of the polygon, or at the height of an edge that is all but level.
-        level = np.abs(begin_y - y) < _NEAR
-        near |= level & ((np.abs(begin_x - x) < _NEAR) | (reach_x > _LEVEL))
-        return crosses, near
+    def height(self, height: Floats, edges: Integers) -> Integers:
+        """(e,) the first row of each edge's leaf that is not below a height."""
+        whole = np.clip(np.ceil(height), 0, 2**32 - 1).astype(np.int64)
+        return np.searchsorted(self._rows, (self._leaf_of_edge[edges] << 32) + whole)
 
 
 def _descend(begin: Floats, end: Floats, leaves: Leaves) -> tuple[_Cells, Integers, Integers]:

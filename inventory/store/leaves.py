@@ -22,6 +22,7 @@ from inventory.domain.leaves import (
     Events,
     Leaves,
     PolygonOverLeaves,
+    by_latitude,
     divided,
     morton,
     summed,
@@ -103,6 +104,7 @@ def _pack_class(connection: Connection, city: City, name: str, leaves: Leaves, e
 def _write_events(
     connection: Connection, city: City, name: str, leaves: Leaves, begin: Integers, events: Events
 ) -> None:
+    events = by_latitude(events, begin)
     places, changes = _packed(events, _PLACE), _packed(events, _CHANGE)
     bounds = list(zip(begin[:-1].tolist(), begin[1:].tolist(), strict=True))
     copy_rows(
@@ -179,7 +181,7 @@ _OF_LEAVES = " WHERE city_id = %(city)s AND class = %(class)s AND key = ANY(%(ke
 def _read_events(
     connection: Connection, city: City, name: str, keys: NDArray[np.uint64]
 ) -> tuple[Events, Integers]:
-    """The events of some leaves, in order; and (keys,) how many each has."""
+    """The events of some leaves, by leaf and latitude; and (keys,) how many each has."""
     parameters = {"city": city.id, "class": name, "keys": keys.tolist()}
     rows = _fetched(connection, _EVENTS + _OF_LEAVES, parameters) if len(keys) else []
     places = np.frombuffer(b"".join([row[0] for row in rows]), _PLACE)
@@ -224,7 +226,7 @@ def _count_class(
         count += _sums_of(connection, city, name, leaves.key[changing], until)
     if len(border.crossed):
         events, each = _read_events(connection, city, name, leaves.key[border.crossed])
-        inside = over.contains_points(border, leaves, events, np.repeat(np.arange(len(each)), each))
+        inside = over.contains_points(border, leaves, events, each)
         count += events.take(inside).sums(until)
     return count
 

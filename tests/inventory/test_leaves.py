@@ -17,6 +17,7 @@ from inventory.domain.leaves import (
     Events,
     Leaves,
     PolygonOverLeaves,
+    by_latitude,
     divided,
     morton,
     summed,
@@ -42,9 +43,8 @@ def counted(polygon: shapely.Geometry, leaves: Leaves, begin: NDArray[np.int64],
     over = PolygonOverLeaves(polygon)
     border = over.over(leaves)
     rows = [np.arange(begin[one], begin[one + 1]) for one in border.crossed.tolist()]
-    of_leaf = np.repeat(np.arange(len(rows)), [len(one) for one in rows])
-    near = events.take(np.concatenate([np.empty(0, np.int64), *rows]))
-    inside = over.contains_points(border, leaves, near, of_leaf)
+    near = by_latitude(events, begin).take(np.concatenate([np.empty(0, np.int64), *rows]))
+    inside = over.contains_points(border, leaves, near, np.array([len(one) for one in rows], np.int64))
     return int(leaves.listed[border.inside].sum()) + near.take(inside).sums(FOREVER).listed
 
 
