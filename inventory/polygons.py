@@ -6,6 +6,7 @@ be interrupted there (a self-intersecting ring once took a whole cluster down), 
 of their own that may be killed. Nothing is repaired: what a polygon means is its author's to say.
 """
 
+import atexit
 import json
 import re
 import subprocess
@@ -304,19 +305,30 @@ class _Checkers:
             finally:
                 limit.cancel()
             if reason is None:
-                child.kill()
-                child.wait()
+                _end(child)
             else:
                 self._idle.append(child)
             return reason
+
+    def end(self) -> None:
+        """Ends the idle children."""
+        while self._idle:
+            _end(self._idle.pop())
 
     def _taken(self) -> "subprocess.Popen[bytes]":
         while self._idle:
             child = self._idle.pop()
             if child.poll() is None:
                 return child
+            _end(child)
         command = [sys.executable, "-m", "inventory.polygon_check"]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    child.kill()
+    with child:
+        pass
 
 
 def _asked(child: "subprocess.Popen[bytes]", wkb: bytes) -> str | None:
@@ -332,6 +344,7 @@ def _asked(child: "subprocess.Popen[bytes]", wkb: bytes) -> str | None:
 
 
 _CHECKERS = _Checkers()
+atexit.register(_CHECKERS.end)
 
 
 def _too_intricate() -> PolygonTooIntricate:

@@ -5,8 +5,10 @@ extra ``train``.
 """
 
 import hashlib
+import logging
 import os
-from contextlib import nullcontext
+import sys
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from types import MethodType
@@ -48,7 +50,9 @@ def fit(recipe: Recipe, data_file: Path, weights: Path, out: Path, *, resume: bo
     )
     trainer = _without_one_to_one(DetectionTrainer)(overrides=overrides)
     trainer.add_callback("on_train_start", partial(_own_loss, recipe=recipe))
-    trainer.train()
+    # Results are the caller's to print: what ultralytics says is progress.
+    with redirect_stdout(sys.stderr):
+        trainer.train()
     return last
 
 
@@ -62,11 +66,15 @@ def quiet_ultralytics() -> None:
     os.environ.setdefault("YOLO_AUTOINSTALL", "0")
     try:
         from ultralytics import settings
+        from ultralytics.utils import LOGGER
     except ImportError as error:
         raise MissingExtra(
             "training needs the extra “train” (ultralytics, torch)",
             do="Install it: pip install 'urban-inventory[train]'.",
         ) from error
+    for handler in LOGGER.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)
     if settings["sync"]:
         settings.update({"sync": False})
 
