@@ -96,7 +96,7 @@ def _without(recipe: Recipe, block: tuple[int, int, int, int], epochs: int) -> R
 
 def _shortened(recipe: Recipe, epochs: int, sources: tuple[Source, ...]) -> Recipe:
     schedule = recipe.schedule.model_copy(update={"epochs": epochs, "close_mosaic": 1})
-    return recipe.model_copy(update={"schedule": schedule, "sources": sources})
+    return recipe.model_copy(update={"schedule": schedule, "sources": sources, "variants": ()})
 
 
 def _trained(recipe: Recipe, data: Path, work: Path) -> Model:

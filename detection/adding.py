@@ -60,7 +60,7 @@ def add_model(
     target = folder / card.name
     if card.name in registry.names():
         known = registry.get(card.name)
-        if known.card.sha256 == card.sha256 and target.is_dir():
+        if known.card == card and target.is_dir():
             return known
         raise Conflict(
             f"there is a model “{card.name}” already", do="Give this one another name: --name NAME."

@@ -225,7 +225,7 @@ class AcceptedProviders:
 
     @staticmethod
     def _key(model: Model, provider: Provider) -> str:
-        return f"{model.card.sha256} {provider} {machine()}"
+        return f"{model.card.model_sha256} {provider} {machine()}"
 
 
 def machine() -> str:

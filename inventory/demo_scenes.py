@@ -198,7 +198,12 @@ def fetch_city_scene(scene: CityScene, cache: Path, *, mirror: str | None, say: 
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as temporary:
         target = Path(temporary) / file.name
-        places = [f"{mirror.rstrip('/')}/{scene.mirror_path}"] if mirror else []
+        # Data sets lie below the mirror, or below “datasets” in it, as recipes have them.
+        places = (
+            [f"{mirror.rstrip('/')}/{part}{scene.mirror_path}" for part in ("", "datasets/")]
+            if mirror
+            else []
+        )
         for place in [*places, scene.address]:
             reason = _copy_from(place, target, scene.bytes, say)
             if reason is None and _sha256(target) != scene.sha256:

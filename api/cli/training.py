@@ -88,6 +88,8 @@ def evaluate(
     rule = MatchRule(point_reach_m=distance_m, class_agnostic=class_agnostic)
     if write and class_agnostic:
         raise CallerError("a card speaks of each class", do="Leave out --class-agnostic, or --write-card.")
+    for shown in (picture, worst):
+        _require_png(shown, may_be_folder=shown is picture)
     found = model_registry().find(model)
     card = found.card
     class_names = ClassNames(wanted=card.output.classes, given=_listed(names), mapping=parse_mapping(mapping))
@@ -216,6 +218,16 @@ def train(
             for label, value in model.card.threshold.items()
         ],
     )
+
+
+def _require_png(file: Path | None, *, may_be_folder: bool) -> None:
+    """Before the work is done that it would show."""
+    if file is None or (may_be_folder and not file.suffix):
+        return
+    if file.suffix.lower() not in (".png", ".jpg", ".jpeg") or not file.parent.is_dir():
+        raise CallerError(
+            "no picture can be written there", where=str(file), do="Name a PNG in a folder that exists."
+        )
 
 
 def _data_at_hand() -> Path:

@@ -181,4 +181,5 @@ def _of_class(ground: Ground, class_index: int) -> Ground:
         ground_resolution_m=ground.ground_resolution_m,
         area_km2=ground.area_km2,
         points=ground.points,
+        point_reach_m=ground.point_reach_m,
     )
