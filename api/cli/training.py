@@ -88,8 +88,8 @@ def evaluate(
     rule = MatchRule(point_reach_m=distance_m, class_agnostic=class_agnostic)
     if write and class_agnostic:
         raise CallerError("a card speaks of each class", do="Leave out --class-agnostic, or --write-card.")
-    for shown in (picture, worst):
-        _require_png(shown, may_be_folder=shown is picture)
+    for file in (picture, worst):
+        _require_png(file, may_be_folder=file is picture)
     found = model_registry().find(model)
     card = found.card
     class_names = ClassNames(wanted=card.output.classes, given=_listed(names), mapping=parse_mapping(mapping))
