@@ -5,10 +5,13 @@ __all__ = [
     "cities",
     "cluster",
     "cluster_upgrade",
+    "copy",
     "database",
     "features",
+    "leaves",
     "reviews",
     "roles",
+    "schema",
     "server",
     "surveys",
 ]
