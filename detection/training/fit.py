@@ -73,7 +73,7 @@ def quiet_ultralytics() -> None:
             do="Install it: pip install 'urban-inventory[train]'.",
         ) from error
     for handler in LOGGER.handlers:
-        if isinstance(handler, logging.StreamHandler):
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
             handler.setStream(sys.stderr)
     if settings["sync"]:
         settings.update({"sync": False})
