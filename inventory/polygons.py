@@ -321,7 +321,7 @@ class _Checkers:
             if child.poll() is None:
                 return child
             _end(child)
-        command = [sys.executable, "-m", "inventory.polygon_check"]
+        command = [sys.executable, "-m", "inventory.polygon_check", str(int(_CHECK_LIMIT_S))]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 

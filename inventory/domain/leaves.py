@@ -23,7 +23,7 @@ DEEPEST = 32
 """Halvings until a cell is one unit."""
 _WEST, _SOUTH = 180 * UNITS_PER_DEGREE, 90 * UNITS_PER_DEGREE
 _NEAR = 1e-3
-"""Units (a tenth of a millimetre's tenth) within which GEOS decides; rounding errors here are below 1e-5."""
+"""Units (a hundredth of a millimetre) within which GEOS decides; rounding errors here are below 1e-5."""
 _LEVEL = 1_000.0
 """Reach along a parallel from which on an edge counts as level: its points are GEOS's."""
 
@@ -153,10 +153,6 @@ class Leaves:
 
     def __len__(self) -> int:
         return len(self.key)
-
-    def side(self) -> Integers:
-        """Side of each cell in units."""
-        return np.left_shift(1, DEEPEST - self.depth)
 
     def take(self, rows: Integers | Bools) -> "Leaves":
         """Those chosen, in order."""
