@@ -11,7 +11,7 @@ checked, counted, with coverage, interval and dates. Times are medians of ``roun
 - ``polygon_count_ms``, ``polygon_count_vs_postgis``, ``polygon_count_vs_subdivide``: 500 vertices, about a third
   inside; the rival by ``ST_Intersects``, and by ``ST_Subdivide`` first;
 - the same of ``holes`` (3), ``parts`` (20), ``vertices`` (100,000), ``district`` (about 50,000 inside), ``block``
-  (200), and ``past``: the first polygon as of a day before some assets came.
+  (200), and ``past``: the first polygon as of a day before some assets came. A district is never more than half a city.
 """
 
 import argparse
@@ -179,7 +179,9 @@ def _polygons(lon_lat: NDArray[np.float64], random: np.random.Generator) -> dict
         "vertices": _Asked(_sized(lambda reach: _coast(centre, reach, 99_999), lon_lat, 1 / 3), now),
         "district": _Asked(
             _sized(
-                lambda reach: _star(centre, reach, 200, random_of(4), 0.3), lon_lat, 50_000 / len(lon_lat)
+                lambda reach: _star(centre, reach, 200, random_of(4), 0.3),
+                lon_lat,
+                min(50_000 / len(lon_lat), 0.5),
             ),
             now,
         ),
