@@ -394,7 +394,7 @@ def _surveyed_before(
         return None
     key = settings_key(model, options.sweep)
     with database.transaction(read_only=True) as connection:
-        return surveys.find_survey(connection, candidate.known.id, model.card.model_sha256, key)
+        return surveys.find_survey(connection, candidate.known.id, model.card, key).survey
 
 
 def _keep(candidate: _Candidate, copy_to: Path | None) -> Path:
@@ -487,11 +487,10 @@ def _store_survey(
     if pixels not in scenes:
         scenes[pixels] = _store_scene(connection, city, one, options)
     scene_id, scene_public = scenes[pixels]
-    key = settings_key(one.model, options.sweep)
-    meanwhile = surveys.find_survey(connection, scene_id, card.model_sha256, key)
-    if meanwhile is not None:
-        same = surveys.get_survey(connection, city, meanwhile)
-        outcome = _unchanged(candidate.file, scene=scene_public, survey=meanwhile, model=card.name)
+    place = surveys.find_survey(connection, scene_id, card, settings_key(one.model, options.sweep))
+    if place.survey is not None:
+        same = surveys.get_survey(connection, city, place.survey)
+        outcome = _unchanged(candidate.file, scene=scene_public, survey=place.survey, model=card.name)
         return one, same.id, outcome
     adequate = {
         name: taxonomy.get(name).sees(candidate.scene.kind, candidate.scene.ground_resolution_m)
@@ -502,7 +501,7 @@ def _store_survey(
         city,
         scene_id,
         card=card,
-        settings_key=key,
+        settings_key=place.settings_key,
         classes=classes,
         adequate=adequate,
         surveyed=_on_earth(one.result.surveyed, options.datum),

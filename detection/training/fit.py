@@ -94,13 +94,15 @@ def _check_weights(weights: Path, sha256: str) -> None:
 
 def _overrides(recipe: Recipe, data_file: Path, weights: Path, out: Path) -> dict[str, Any]:
     schedule = recipe.schedule
+    device = _device(recipe)
+    loaders = 0 if device == "cpu" else max((os.cpu_count() or 1) // 2, 1)
     return {
         "model": str(weights),
         "data": str(data_file),
         "project": str(out.parent.resolve()),
         "name": out.name,
         "exist_ok": True,
-        "device": "cpu" if schedule.device == "cpu" else schedule.device,
+        "device": device,
         "epochs": schedule.epochs,
         "batch": schedule.batch,
         "nbs": schedule.nominal_batch,
@@ -117,7 +119,7 @@ def _overrides(recipe: Recipe, data_file: Path, weights: Path, out: Path) -> dic
         "plots": False,
         "val": False,  # the threshold is chosen on the last weights, by the production sweep
         "patience": schedule.epochs,
-        "workers": schedule.workers,
+        "workers": schedule.workers or loaders,
         # Scale, turns and light are in the windows already; here only what makes epochs differ.
         "mosaic": schedule.mosaic,
         "close_mosaic": schedule.close_mosaic,
@@ -148,12 +150,20 @@ def _without_one_to_one(trainer: type[Any]) -> type[Any]:
     return OneToManyTrainer
 
 
+def _device(recipe: Recipe) -> str:
+    import torch
+
+    if recipe.schedule.device != "auto":
+        return recipe.schedule.device
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
 def _has_bf16(recipe: Recipe) -> bool:
     import torch
 
     return (
         recipe.schedule.bf16
-        and recipe.schedule.device == "cpu"
+        and _device(recipe) == "cpu"
         and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
     )
 

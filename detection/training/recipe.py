@@ -103,6 +103,11 @@ class Schedule(_Frozen):
 
     ``nominal_batch`` equals ``batch`` by default: ultralytics' own 64 would gather gradients of many
     batches into one step and make a short training far shorter.
+
+    Attributes:
+        device: ``auto`` is the first GPU where there is one, else the processor; or what torch calls it.
+        workers: processes that load windows; 0 on a processor, which has no time to spare for them, is
+            half its cores beside a GPU.
     """
 
     epochs: int = Field(default=12, gt=0)
@@ -113,7 +118,7 @@ class Schedule(_Frozen):
     mosaic: float = Field(default=0.4, ge=0, le=1)
     close_mosaic: int = Field(default=2, ge=0)
     cosine: bool = False
-    device: str = "cpu"
+    device: str = "auto"
     threads: int = Field(default=2, gt=0)
     workers: int = Field(default=0, ge=0)
     cache: bool = False

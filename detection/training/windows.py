@@ -8,10 +8,14 @@ out regularly and left as they are.
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +43,10 @@ class WindowSet:
     objects: dict[str, int]
 
 
+#: A labelled picture and a region of it to draw from: x_min, y_min, x_max, y_max in pixels.
+_Ground: TypeAlias = tuple[LabelledPicture, tuple[int, int, int, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Cut:
     """Pixels and the boxes on them."""
@@ -62,19 +70,19 @@ def make_window_set(recipe: Recipe, data_folder: Path, out: Path, *, seed: int =
         return WindowSet(data_file=out / "data.yaml", **counts)
     pictures: dict[str, int] = {}
     objects: dict[str, int] = {}
-    random = np.random.default_rng(seed)
+    drawn: dict[int, _Drawn] = {}
     for place, source in enumerate(recipe.sources):
         labelled = read_source(source, data_folder, recipe.classes)
+        for folder in _folders(out, source.role):
+            folder.mkdir(parents=True, exist_ok=True)
         if source.role == "train":
             pictures[source.name] = len(labelled)
             objects[source.name] = _objects_inside(source, labelled)
-        cuts = (
-            _random_windows(recipe, source, labelled, random)
-            if source.role == "train"
-            else _regular_windows(recipe, source, labelled)
-        )
-        for number, cut in enumerate(cuts):
-            _write(cut, out, source.role, _window_name(place, number))
+            drawn[place] = _Drawn(recipe, place, _grounds(source, labelled), out, seed)
+        else:
+            for number, cut in enumerate(_regular_windows(recipe, source, labelled)):
+                _write(cut, out, source.role, _window_name(place, number))
+    _draw_all(drawn)
     _write_description(recipe, out)
     counts = {"pictures": pictures, "objects": objects}
     done.write_text(json.dumps(counts), encoding="utf-8")
@@ -207,31 +215,77 @@ def load_picture(path: Path, colours: str = "natural") -> Image.Image:
         return Image.merge("RGB", (near_infrared, red, green))
 
 
-def _random_windows(
-    recipe: Recipe,
-    source: Source,
-    labelled: Sequence[LabelledPicture],
-    random: np.random.Generator,
-) -> Iterator[_Cut]:
-    """Windows drawn from the source; pictures are drawn by their area, regions likewise."""
-    grounds = [
+def _grounds(source: Source, labelled: Sequence[LabelledPicture]) -> list[_Ground]:
+    return [
         (picture, region)
         for picture in labelled
         for region in _regions(source, load_picture(picture.path).size)
     ]
-    areas = np.array([(r[2] - r[0]) * (r[3] - r[1]) for _, r in grounds], dtype=np.float64)
-    for _ in range(source.windows):
-        low, high = np.log(recipe.scale_jitter)
-        zoom = source.ground_resolution_m / recipe.ground_resolution_m * np.exp(random.uniform(low, high))
-        pieces = _collage(recipe, source, grounds, areas / areas.sum(), zoom, random)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What the training windows of the source at ``place`` are drawn from."""
+
+    recipe: Recipe
+    place: int
+    grounds: list[_Ground]
+    out: Path
+    seed: int
+
+    @property
+    def source(self) -> Source:
+        return self.recipe.sources[self.place]
+
+    def write(self, number: int) -> None:
+        """Draws one window: the same number the same one, whoever draws it."""
+        random = np.random.default_rng((self.seed, self.place, number))
+        _write(self._window(random), self.out, self.source.role, _window_name(self.place, number))
+
+    def _window(self, random: np.random.Generator) -> _Cut:
+        """Pictures are drawn by their area, regions likewise."""
+        areas = np.array([(r[2] - r[0]) * (r[3] - r[1]) for _, r in self.grounds], dtype=np.float64)
+        low, high = np.log(self.recipe.scale_jitter)
+        resampled = self.source.ground_resolution_m / self.recipe.ground_resolution_m
+        zoom = resampled * np.exp(random.uniform(low, high))
+        pieces = _collage(self.recipe, self.source, self.grounds, areas / areas.sum(), zoom, random)
         turned = _turned(pieces, int(random.integers(8)))
-        yield _Cut(vary_appearance(turned.image, random), turned.boxes, turned.classes)
+        return _Cut(vary_appearance(turned.image, random), turned.boxes, turned.classes)
+
+
+#: What a drawing process knows, by place of the source.
+_drawn: dict[int, _Drawn] = {}
+#: Windows below which a second process is not worth its start.
+_FEW_WINDOWS = 100
+
+
+def _draw_all(drawn: dict[int, _Drawn]) -> None:
+    """Writes all training windows, on all processors."""
+    wanted = [(place, number) for place, one in drawn.items() for number in range(one.source.windows)]
+    processes = min(os.cpu_count() or 1, len(wanted) // _FEW_WINDOWS)
+    if processes < 2:
+        for place, number in wanted:
+            drawn[place].write(number)
+        return
+    # Not forked: whoever trains may hold torch's threads.
+    with ProcessPoolExecutor(processes, get_context("spawn"), _know, (drawn,)) as pool:
+        for _ in pool.map(_draw, wanted, chunksize=8):
+            pass
+
+
+def _know(drawn: dict[int, _Drawn]) -> None:
+    _drawn.update(drawn)
+
+
+def _draw(window: tuple[int, int]) -> None:
+    place, number = window
+    _drawn[place].write(number)
 
 
 def _collage(
     recipe: Recipe,
     source: Source,
-    grounds: Sequence[tuple[LabelledPicture, tuple[int, int, int, int]]],
+    grounds: Sequence[_Ground],
     shares: NDArray[np.float64],
     zoom: float,
     random: np.random.Generator,
@@ -376,10 +430,13 @@ def _starts(low: float, high: float, span: float) -> list[float]:
     return [float(start) for start in np.linspace(low, last, count)]
 
 
+def _folders(out: Path, role: str) -> tuple[Path, Path]:
+    """Where pictures and labels go."""
+    return out / role / "images", out / role / "labels"
+
+
 def _write(cut: _Cut, out: Path, role: str, name: str) -> None:
-    images, labels = out / role / "images", out / role / "labels"
-    images.mkdir(parents=True, exist_ok=True)
-    labels.mkdir(parents=True, exist_ok=True)
+    images, labels = _folders(out, role)
     cut.image.save(images / f"{name}.jpg", quality=95, subsampling=0)
     width, height = cut.image.size
     centre = (cut.boxes[:, :2] + cut.boxes[:, 2:]) / 2 / (width, height)

@@ -34,7 +34,9 @@ def draw_numbers(connection: Connection, sequence: str, count: int) -> NDArray[n
     return np.array(drawn, np.int64)
 
 
-_DRAW = text("SELECT array_agg(nextval(CAST(:sequence AS regclass))) FROM generate_series(1, :count)")
+_DRAW = text(
+    "SELECT coalesce(array_agg(nextval(CAST(:sequence AS regclass))), '{}') FROM generate_series(1, :count)"
+)
 
 
 def copy_rows(connection: Connection, table: Table, columns: Mapping[str, Any]) -> None:

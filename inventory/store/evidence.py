@@ -65,6 +65,7 @@ def load_looks(connection: Connection, city: City, asset_class: AssetClass) -> L
         select(
             survey.c.id,
             survey.c.model_sha256,
+            survey.c.settings_key,
             survey.c.card,
             func.ST_AsBinary(survey.c.surveyed).label("surveyed"),
             scene.c.campaign_id,
@@ -94,7 +95,7 @@ def load_looks(connection: Connection, city: City, asset_class: AssetClass) -> L
     )
     campaigns: dict[int, list[tuple[int, SceneLook]]] = defaultdict(list)
     folded: dict[int, FoldedSurvey] = {}
-    reliabilities: dict[str, Reliability] = {}
+    reliabilities: dict[tuple[str, str], Reliability] = {}
     for row, surveyed in zip(rows, grounds, strict=True):
         shift = _shift(row)
         content = row.pixel_hash + row.georeference_hash
@@ -110,12 +111,14 @@ def load_looks(connection: Connection, city: City, asset_class: AssetClass) -> L
             )
         if not row.counts:
             continue
-        if row.model_sha256 not in reliabilities:
-            reliabilities[row.model_sha256] = reliability_of(ModelCard.model_validate(row.card), asset_class)
+        # Cards that share a network may differ in what was measured of it; the key tells them apart.
+        by_card = (row.model_sha256, row.settings_key)
+        if by_card not in reliabilities:
+            reliabilities[by_card] = reliability_of(ModelCard.model_validate(row.card), asset_class)
         look = SceneLook(
             survey_id=row.id,
             model=row.model_sha256,
-            reliability=reliabilities[row.model_sha256],
+            reliability=reliabilities[by_card],
             ground_resolution_m=row.ground_resolution_m,
             surveyed=surveyed,
             content=content,

@@ -12,6 +12,7 @@ from inventory.domain.fold import Folded
 from inventory.domain.identity import Anchored, Lookup, name_tracks
 from inventory.domain.places import City
 from inventory.domain.tracks import StoredStates
+from inventory.store import leaves
 from inventory.store.copy import copy_rows, draw_numbers, next_job, numbers
 from inventory.store.schema import asset, observation, staging_hit
 
@@ -277,7 +278,8 @@ def _rename(
         "old": changed[:, 1].tolist(),
         "new": changed[:, 2].tolist(),
     }
-    connection.execute(_RENAME_STATES, parameters)
+    with leaves.held_triggers(connection):
+        connection.execute(_RENAME_STATES, parameters)
     connection.execute(_RENAME_HITS, parameters)
     connection.execute(_RENAME_ALIASES, parameters)
 

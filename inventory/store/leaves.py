@@ -1,11 +1,13 @@
 """Packed points and their deltas: exact counts in polygons that read only the ground which the border crosses.
 
 Triggers append an event for each change of the states, in the same transaction and whoever makes it; shared rows are
-rewritten only when many have come together, under the city's writer lock. A count is leaves plus deltas, read in one
+rewritten only when many have come together, under the city's writer lock. Who changes many states at once holds the
+triggers (``held_triggers``) and packs what changed in the same transaction. A count is leaves plus deltas, read in one
 snapshot.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, cast
 
@@ -16,7 +18,7 @@ import shapely
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
-from inventory.domain.evidence import Integers, to_micros
+from inventory.domain.evidence import NEVER, Integers, to_micros
 from inventory.domain.leaves import (
     NO_LEAVES,
     Events,
@@ -31,6 +33,7 @@ from inventory.domain.leaves import (
 from inventory.domain.places import City
 from inventory.domain.tally import Counted
 from inventory.store.copy import copy_rows, read_rows
+from inventory.store.deltas import Counting
 from inventory.store.schema import leaf
 
 _PACK_ABOVE = 5_000
@@ -62,25 +65,64 @@ _DELTA_KINDS: dict[str, pa.DataType] = {
 }
 
 
-def pack(connection: Connection, city: City) -> None:
-    """Moves the deltas into leaves once they are many; under the city's writer lock."""
+@contextmanager
+def held_triggers(connection: Connection) -> Iterator[None]:
+    """Within it no trigger appends deltas: what is written leaves counts as they are, or the writer packs it."""
+    hold = text("SELECT set_config('urban_inventory.leaf_deltas', :how, true)")
+    connection.execute(hold, {"how": "held"})
+    # After an error the transaction is void, and the setting with it.
+    yield
+    connection.execute(hold, {"how": ""})
+
+
+def changes_of(states: Counting, lon_lat: NDArray[np.float64], *, sign: int) -> dict[str, NDArray[Any]]:
+    """What states (``sign`` 1), or their going (−1), add to the counts at their places: columns for ``pack``.
+
+    Args:
+        lon_lat: (n, 2) degrees, as stored.
+    """
+    rows = np.flatnonzero(states.listed)
+    ending = rows[states.valid_to[rows] != NEVER]
+    row = np.concatenate([rows, ending])
+    signs = sign * np.repeat([1, -1], [len(rows), len(ending)])
+    place = units(lon_lat[row])
+    return {
+        "class": states.class_name[row],
+        "lon": place[:, 0],
+        "lat": place[:, 1],
+        "at": np.concatenate([states.valid_from[rows], states.valid_to[ending]]),
+        "listed": signs,
+        "verified": signs * states.verified[row],
+    }
+
+
+def pack(connection: Connection, city: City, changes: Sequence[dict[str, NDArray[Any]]] = ()) -> None:
+    """Moves changes that no delta tells of, and the deltas once they are many, into leaves.
+
+    Under the city's writer lock.
+    """
     parameters = {"city": city.id}
     waiting = connection.execute(
         text("SELECT count(*) FROM urban_inventory.leaf_delta WHERE city_id = :city"), parameters
     ).scalar_one()
-    if waiting <= _PACK_ABOVE:
+    if not changes and waiting <= _PACK_ABOVE:
         return
     deltas = read_rows(connection, _DELTAS, parameters, _DELTA_KINDS)
     connection.execute(text("DELETE FROM urban_inventory.leaf_delta WHERE city_id = :city"), parameters)
-    names = deltas.pop("class")
+    deltas = {
+        name: np.concatenate([column, *(one[name] for one in changes)]) for name, column in deltas.items()
+    }
+    names, code = np.unique(deltas.pop("class").astype(str), return_inverse=True)
     known = _read_lists(connection, city, None)
-    for name in np.unique(names.astype(str)).tolist():
-        mine = names == name
+    for number, name in enumerate(names.tolist()):
+        mine = code == number
         events = summed(**{column: values[mine] for column, values in deltas.items()})
         _pack_class(connection, city, name, known.get(name, NO_LEAVES), events)
 
 
 def _pack_class(connection: Connection, city: City, name: str, leaves: Leaves, events: Events) -> None:
+    if not len(events):
+        return
     keys = morton(events.lon, events.lat)
     holding = leaves.of(keys)
     old = np.unique(holding[holding >= 0])

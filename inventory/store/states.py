@@ -34,6 +34,8 @@ from inventory.store.schema import (
 
 _DEGREE_DIGITS = 7
 """A centimetre: the digits of our GeoJSON."""
+_PACK_FROM_STATES = 2_000
+"""Changes of as many states are packed at once: triggers would take as long as all the rest."""
 _ANALYZE_FROM_STATES = 500
 """Changes of fewer states leave the planner's statistics good enough; autovacuum sees to the rest."""
 
@@ -275,19 +277,32 @@ def replace_states(
     if not (len(removed) or len(moved) or fresh.any()):
         return
     said_by = _record_change(connection, city, cause)
-    before_now = _counting(before, np.concatenate([removed, rows[moved]]))
-    _end(
-        connection,
-        city,
-        said_by,
-        before_now,
-        removed=len(removed),
-        valid_to=columns["valid_to"][place[moved]],
+    ended = np.concatenate([removed, rows[moved]])
+    ending = _Ending(
+        states=_counting(before, ended), removed=len(removed), valid_to=columns["valid_to"][place[moved]]
     )
-    _add(connection, city, {name: column[fresh] for name, column in columns.items()}, digest[fresh], said_by)
+    beginning = {name: column[fresh] for name, column in columns.items()}
+    changed = len(ended) + int(fresh.sum())
+    if changed < _PACK_FROM_STATES:
+        _end(connection, city, said_by, ending)
+        _add(connection, city, beginning, digest[fresh], said_by)
+        leaves.pack(connection, city)
+    else:
+        with leaves.held_triggers(connection):
+            _end(connection, city, said_by, ending)
+            begun, lon_lat = _add(connection, city, beginning, digest[fresh], said_by)
+        ended_at = _lon_lat(city, stored["x"][ended], stored["y"][ended])
+        leaves.pack(
+            connection,
+            city,
+            [
+                leaves.changes_of(ending.states, ended_at, sign=-1),
+                leaves.changes_of(ending.staying, ended_at[ending.removed :], sign=1),
+                leaves.changes_of(begun, lon_lat, sign=1),
+            ],
+        )
     deltas.compact(connection, city)
-    leaves.pack(connection, city)
-    if len(removed) + len(moved) + int(fresh.sum()) >= _ANALYZE_FROM_STATES:
+    if changed >= _ANALYZE_FROM_STATES:
         connection.execute(select(func.urban_inventory.city_analyze(city.id)))
 
 
@@ -341,20 +356,32 @@ def _counting(before: StoredStates, rows: Integers) -> Counting:
     )
 
 
-def _end(
-    connection: Connection, city: City, said_by: int, ended: Counting, *, removed: int, valid_to: Integers
-) -> None:
-    """Takes the first so many states away, into history, and moves the end of the others."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ending:
+    """States as they are stored: the first ``removed`` go, of the others the end moves to ``valid_to``."""
+
+    states: Counting
+    removed: int
+    valid_to: Integers
+
+    @property
+    def staying(self) -> Counting:
+        """The others, as they will be."""
+        return replace(self.states.take(np.arange(self.removed, len(self.states.state_id))), valid_to=self.valid_to)
+
+
+def _end(connection: Connection, city: City, said_by: int, ending: _Ending) -> None:
+    """Takes states away, into history, and moves the end of others."""
+    ended = ending.states
     if not len(ended.state_id):
         return
-    goes = np.arange(len(ended.state_id)) < removed
+    goes = np.arange(len(ended.state_id)) < ending.removed
     members = deltas.load_members(connection, city, ended.state_id)
-    stays = ended.take(~goes)
     deltas.append(connection, city, ended.take(goes), members, sign=-1)
-    deltas.append(connection, city, stays, members, sign=-1, ends_alone=True)
-    deltas.append(connection, city, replace(stays, valid_to=valid_to), members, sign=1, ends_alone=True)
+    deltas.append(connection, city, ended.take(~goes), members, sign=-1, ends_alone=True)
+    deltas.append(connection, city, ending.staying, members, sign=1, ends_alone=True)
     job = next_job(connection)
-    until = np.concatenate([np.full(removed, NEVER), valid_to])
+    until = np.concatenate([np.full(ending.removed, NEVER), ending.valid_to])
     order = np.argsort(ended.state_id)
     copy_rows(
         connection,
@@ -380,16 +407,21 @@ _NUMBERS = {
 }  # fmt: skip
 
 
-def _add(connection: Connection, city: City, columns: dict[str, Any], digest: Integers, said_by: int) -> None:
-    if not len(digest):
-        return
+def _lon_lat(city: City, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, 2) degrees, to the digits that are given out: who counts exported points gets our counts, on borders too."""
+    to_lon_lat = Transformer.from_crs(city.metric_crs, 4326, always_xy=True)
+    return np.round(np.column_stack(to_lon_lat.transform(x, y)), _DEGREE_DIGITS)
+
+
+def _add(
+    connection: Connection, city: City, columns: dict[str, Any], digest: Integers, said_by: int
+) -> tuple[Counting, NDArray[np.float64]]:
+    """Stores states; returns what counts of them, and (n, 2) where they stand in degrees."""
     # Neighbours lie together on disk: then what is asked for together is read together.
     order = np.lexsort((columns["valid_from"], columns["track"], columns["cell"]))
     columns, digest = {name: column[order] for name, column in columns.items()}, digest[order]
     ids = draw_numbers(connection, "asset_state_id_seq", len(digest))
-    to_lon_lat = Transformer.from_crs(city.metric_crs, 4326, always_xy=True)
-    # To the digits that are given out: who counts exported points gets our counts, on borders too.
-    lon_lat = np.round(np.column_stack(to_lon_lat.transform(columns["x"], columns["y"])), _DEGREE_DIGITS)
+    lon_lat = _lon_lat(city, columns["x"], columns["y"])
     rows: dict[str, Any] = {
         "city_id": city.id,
         "id": ids,
@@ -406,8 +438,6 @@ def _add(connection: Connection, city: City, columns: dict[str, Any], digest: In
             rows[name] = pa.array(column, mask=column == NO_TRACK)
         else:
             rows[name] = column
-    copy_rows(connection, asset_state, rows)
-    members = add_members(connection, city, ids, lon_lat)
     added = Counting(
         state_id=ids,
         class_name=columns["class"],
@@ -416,7 +446,11 @@ def _add(connection: Connection, city: City, columns: dict[str, Any], digest: In
         listed=columns["listed"],
         verified=columns["verified"] & ~columns["review"],
     )
-    deltas.append(connection, city, added, members, sign=1)
+    if len(ids):
+        copy_rows(connection, asset_state, rows)
+        members = add_members(connection, city, ids, lon_lat)
+        deltas.append(connection, city, added, members, sign=1)
+    return added, lon_lat
 
 
 # --- areas -----------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Scenes, campaigns and surveys: every SQL statement about the looks themselves."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -241,15 +242,34 @@ def _scene(row: Row[Any]) -> SceneRow:
 # --- surveys -----------------------------------------------------------------------------------------
 
 
-def find_survey(connection: Connection, scene_id: int, model_sha256: str, settings_key: str) -> str | None:
-    """Public id of the survey of a scene by this very model with these settings, or None."""
-    return connection.execute(
-        select(survey.c.public_id).where(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurveyPlace:
+    """The settings key that a survey goes under, and the public id of the one that is there."""
+
+    settings_key: str
+    survey: str | None
+
+
+def find_survey(connection: Connection, scene_id: int, card: ModelCard, settings_key: str) -> SurveyPlace:
+    """The survey of a scene by this very card with these settings.
+
+    Cards of other names, versions or evidence may share a network and all its settings: the first of them goes
+    under the plain key, the others under one that says which card it is.
+    """
+    told = f"{card.name} {card.version} {sorted(card.evidence.items())!r}"
+    own_key = hashlib.sha256(f"{settings_key} {told}".encode()).hexdigest()[:16]
+    rows = connection.execute(
+        select(survey.c.public_id, survey.c.settings_key, survey.c.card).where(
             survey.c.scene_id == scene_id,
-            survey.c.model_sha256 == model_sha256,
-            survey.c.settings_key == settings_key,
+            survey.c.model_sha256 == card.model_sha256,
+            survey.c.settings_key.in_([settings_key, own_key]),
         )
-    ).scalar_one_or_none()
+    ).all()
+    for row in rows:
+        theirs = ModelCard.model_validate(row.card)
+        if (theirs.name, theirs.version, theirs.evidence) == (card.name, card.version, card.evidence):
+            return SurveyPlace(settings_key=row.settings_key, survey=row.public_id)
+    return SurveyPlace(settings_key=own_key if rows else settings_key, survey=None)
 
 
 def insert_survey(

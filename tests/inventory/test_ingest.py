@@ -1,5 +1,6 @@
 """The main job against a real database, on drawn imagery whose count is known beforehand."""
 
+import shutil
 import zlib
 from collections.abc import Callable
 from datetime import date
@@ -190,6 +191,28 @@ def test_r3_choosing_a_model_switches_and_choosing_back_gives_the_counts_of_befo
     for name in ("cubes", "squares"):
         evidence_changes.choose_model(town.database, CODE, town.registry.get(name), taxonomy=town.taxonomy)
     assert states(town) == before
+
+
+def test_r3_another_card_on_the_same_network_is_another_model(town: Town) -> None:
+    squares = town.registry.get("squares").card_path
+    assert squares is not None
+    copied = shutil.copytree(squares.parent, squares.parent.parent / "copied") / "card.toml"
+    copied.write_text(copied.read_text("utf-8").replace('name = "squares"', 'name = "copied"'), "utf-8")
+    file = town.picture("one", TREES)
+    town.ingest(file, "2024-05-01")
+    before = states(town)
+    for _ in range(2):
+        (other,) = town.ingest(file, "2024-05-01", model="copied")
+    assert other.status is Status.UNCHANGED
+    assert other.survey != town.ingest(file, "2024-05-01")[0].survey
+    evidence_changes.choose_model(town.database, CODE, town.registry.get("copied"), taxonomy=town.taxonomy)
+    query = text(
+        "SELECT v.model FROM urban_inventory.survey v JOIN urban_inventory.survey_class k ON k.survey_id = v.id"
+        " WHERE k.in_force AND k.class = 'tree'"
+    )
+    with town.database.transaction() as connection:
+        assert connection.execute(query).scalars().all() == ["copied"]
+    assert town.total() == len(before)
 
 
 def test_r6_an_implausible_size_is_stored_and_never_counted(town: Town) -> None:

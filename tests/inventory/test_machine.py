@@ -30,6 +30,7 @@ from inventory.domain import leaves as leaves_of_points
 from inventory.domain.evidence import DecisionKind
 from inventory.store import cities
 from inventory.store import leaves as stored_leaves
+from inventory.store import states as writing_states
 from inventory.store.database import Database
 from tests.support.database import DatabaseServer, cloned_database
 from tests.support.grove import (
@@ -78,6 +79,7 @@ def small_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells_of_ground, "GROUP_LEAST_HITS", 6)
     # Nor enough to pack them, or for more than one leaf.
     monkeypatch.setattr(stored_leaves, "_PACK_ABOVE", 5)
+    monkeypatch.setattr(writing_states, "_PACK_FROM_STATES", 8)
     monkeypatch.setattr(leaves_of_points, "LEAF_POINTS", 4)
 
 

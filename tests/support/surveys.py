@@ -339,7 +339,7 @@ def insert_survey(
     touched = set(classes)
     if known is not None and not supersedes:
         scene_id, scene_public = known.id, known.public_id
-        before = surveys.find_survey(connection, scene_id, new.card.sha256, SETTINGS)
+        before = surveys.find_survey(connection, scene_id, new.card, SETTINGS).survey
         if before is not None:
             same = surveys.get_survey(connection, city, before)
             return Stored(status=Status.UNCHANGED, scene=scene_public, survey=before), same.id, touched
