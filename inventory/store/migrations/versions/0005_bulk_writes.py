@@ -1,4 +1,4 @@
-"""Who changes many states at once packs their leaves in the same transaction: triggers can be held.
+"""Who changes many states at once packs their leaves in the same transaction; no foreign keys from a city's own partitions.
 
 Run: before the program's upgrade.
 """
@@ -18,5 +18,5 @@ _SQL = Path(__file__).parent.parent / "sql"
 
 def upgrade() -> None:
     # One command at a time, as the driver wants it; a blank line ends each in these files.
-    for statement in (_SQL / "0005_packed_at_once.sql").read_text(encoding="utf-8").split(";\n\n"):
+    for statement in (_SQL / "0005_bulk_writes.sql").read_text(encoding="utf-8").split(";\n\n"):
         op.execute(text(statement.replace(":", r"\:")))

@@ -1,4 +1,35 @@
--- Held triggers append nothing: inventory/store/leaves.py.
+-- Held triggers append nothing (inventory/store/leaves.py). And partitions by city need no foreign key to it: each takes
+-- rows of its own city alone and goes with it.
+
+ALTER TABLE urban_inventory.observation DROP CONSTRAINT IF EXISTS observation_city_id_fkey;
+
+ALTER TABLE urban_inventory.decision DROP CONSTRAINT IF EXISTS decision_city_id_fkey;
+
+ALTER TABLE urban_inventory.asset DROP CONSTRAINT IF EXISTS asset_city_id_fkey;
+
+ALTER TABLE urban_inventory.asset_hit DROP CONSTRAINT IF EXISTS asset_hit_city_id_fkey;
+
+ALTER TABLE urban_inventory.asset_state DROP CONSTRAINT IF EXISTS asset_state_city_id_fkey;
+
+ALTER TABLE urban_inventory.look_cell DROP CONSTRAINT IF EXISTS look_cell_city_id_fkey;
+
+ALTER TABLE urban_inventory.membership DROP CONSTRAINT IF EXISTS membership_city_id_fkey;
+
+ALTER TABLE urban_inventory.area_count_delta DROP CONSTRAINT IF EXISTS area_count_delta_city_id_fkey;
+
+ALTER TABLE urban_inventory.leaf DROP CONSTRAINT IF EXISTS leaf_city_id_fkey;
+
+ALTER TABLE urban_inventory.leaf_list DROP CONSTRAINT IF EXISTS leaf_list_city_id_fkey;
+
+ALTER TABLE urban_inventory.leaf_delta DROP CONSTRAINT IF EXISTS leaf_delta_city_id_fkey;
+
+ALTER TABLE urban_inventory.coverage DROP CONSTRAINT IF EXISTS coverage_city_id_fkey;
+
+ALTER TABLE urban_inventory.change DROP CONSTRAINT IF EXISTS change_city_id_fkey;
+
+ALTER TABLE urban_inventory.history DROP CONSTRAINT IF EXISTS history_city_id_fkey;
+
+ALTER TABLE urban_inventory.scene_log DROP CONSTRAINT IF EXISTS scene_log_city_id_fkey;
 
 CREATE OR REPLACE FUNCTION urban_inventory.append_leaf_deltas() RETURNS trigger
 LANGUAGE plpgsql SET search_path = public, pg_catalog, pg_temp AS $$
