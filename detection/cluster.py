@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from importlib import import_module
+from socket import create_connection
 from typing import Any
 
 from detection.errors import CallerError, MissingExtra
@@ -30,6 +31,9 @@ def cluster_executor(address: str) -> Iterator[Executor]:
             do="pip install 'urban-inventory[cluster]'",
         ) from error
     try:
+        # First by hand: a client that got no answer tries for half a minute more to say goodbye.
+        host, port = distributed.comm.get_address_host_port(address, strict=True)
+        create_connection((host, port), timeout=10).close()
         client = distributed.Client(address, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:
         raise CallerError(

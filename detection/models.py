@@ -134,7 +134,12 @@ class ModelCard(_Frozen):
     @property
     def is_validated(self) -> bool:
         """Whether every class has measured evidence; otherwise its counts carry no interval (R13)."""
-        return set(self.output.classes) <= set(self.evidence)
+        return not self.unvalidated
+
+    @property
+    def unvalidated(self) -> tuple[str, ...]:
+        """The classes without measured evidence."""
+        return tuple(name for name in self.output.classes if name not in self.evidence)
 
     def sees(self, scene_kind: SceneKind, ground_resolution_m: float) -> bool:
         """Whether the model may look at a scene of this kind and ground resolution."""

@@ -166,8 +166,10 @@ def _models(registry: ModelRegistry) -> Iterator[Check]:
 
 def _model(registry: ModelRegistry, name: str) -> Check:
     model = registry.get(name)
-    validated = "" if model.card.is_validated else "; never evaluated, so its counts have no interval"
-    return Check(name=f"model {name}", ok=True, what=f"{model.card.version}, as its card says{validated}")
+    card = model.card
+    without = f"; {', '.join(card.unvalidated)} never evaluated: counts of it have no interval"
+    what = f"{card.version}, as its card says{without if card.unvalidated else ''}"
+    return Check(name=f"model {name}", ok=True, what=what)
 
 
 # --- the database ----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from detection.errors import CallerError
 from detection.geojson import features
 from detection.imagery.inspect import Finding, Inspection, Severity, inspect_imagery
 from detection.imagery.scene import Scene
-from detection.models import Model, ModelRegistry
+from detection.models import Model, ModelCard, ModelRegistry
 from detection.providers import AcceptedProviders, Accuracy, Provider, accuracy_of
 from detection.sweep import Observations, Progress, SweepOptions, SweepResult, sweep
 from detection.taxonomy import shipped_taxonomy
@@ -355,7 +355,7 @@ def add(
         return
     output.results.print(
         f"{model.card.name}: {', '.join(model.card.output.classes)} at {model.card.input.ground_resolution_m:g} m, "
-        f"{'validated' if model.card.is_validated else 'unvalidated'}; {model.path.parent / 'card.toml'}",
+        f"{_validation(model.card)}; {model.card_path}",
         markup=False,
     )
     if strangers:
@@ -417,6 +417,15 @@ def _verdict(model: Model, provider: Provider, accuracy: Accuracy) -> str:
     return f"{model.card.name} with {provider} {verdict}: {said}"
 
 
+def _validation(card: ModelCard) -> str:
+    """Of which classes counts have an interval (R13)."""
+    if card.is_validated:
+        return "validated"
+    if card.evidence:
+        return f"not validated: {', '.join(card.unvalidated)}"
+    return "not validated"
+
+
 @models_app.command("list")
 def list_models(as_json: JsonOption = False) -> None:
     """List the models on this machine: classes, ground resolution, and how they were measured."""
@@ -430,7 +439,9 @@ def list_models(as_json: JsonOption = False) -> None:
             "ground_resolution_m": card.input.ground_resolution_m,
             "range_m": list(card.input.range_m),
             "threshold": card.threshold,
+            "views": card.input.views,
             "validated": card.is_validated,
+            "unvalidated": list(card.unvalidated),
             "licence": card.licence,
             "description": card.description,
         }
@@ -445,7 +456,7 @@ def list_models(as_json: JsonOption = False) -> None:
             row["version"],
             ", ".join(card.output.classes),
             f"{card.input.ground_resolution_m:g} m ({card.input.range_m[0]:g} to {card.input.range_m[1]:g})",
-            "yes" if row["validated"] else "no",
+            _validation(card),
             row["licence"],
         )
         for row, card in zip(rows, found, strict=True)

@@ -35,6 +35,8 @@ from detection.models import Model
 
 #: Resolution assumed of pictures that do not say theirs: that of common aerial programmes.
 USUAL_RESOLUTION_M = 0.10
+#: An evaluation of fewer objects says little of a count.
+FEW_OBJECTS = 100
 
 _Names = Annotated[str | None, typer.Option(help="Names of the class numbers in the labels: tree,bush.")]
 _Map = Annotated[
@@ -277,10 +279,16 @@ def _write_into_card(model: Model, evaluation: Evaluation, data: str, split: str
         found = evidence_of_class(index, grounds, [*evaluation.blocks, *large], evaluation.thresholds)
         if found is not None:
             evidence[name] = found
-    entry = evaluation_entry(data, split, evaluation.figures)
+    reach = next((ground.point_reach_m for ground in grounds if ground.points), None)
+    entry = evaluation_entry(data, split, evaluation.figures, point_reach_m=reach)
     path = model.card_path or model.path.parent / "card.toml"
     write_card(with_evaluation(card, entry, evidence), path)
     output.note(f"The card has the figures now: {path}")
+    if evaluation.figures.count_true < FEW_OBJECTS:
+        output.note(
+            f"Its intervals rest on {evaluation.figures.count_true} objects, too few for a planner to rely on; "
+            "measure on more before you use it."
+        )
 
 
 def _pair(evidence: Any) -> tuple[float, float]:

@@ -27,13 +27,17 @@ STATED_PERSISTENT_SHARE = 0.8
 LEAST_RELATIVE_ERROR = 0.05
 
 
-def evaluation_entry(data: str, split: str, figures: Figures) -> CardEvaluation:
-    """The card's line for one measurement."""
+def evaluation_entry(
+    data: str, split: str, figures: Figures, *, point_reach_m: float | None = None
+) -> CardEvaluation:
+    """The card's line for one measurement; ``point_reach_m`` where labels were points."""
     extra: dict[str, Any] = {
         "images": figures.images,
         "blocks": len(figures.blocks),
         "per_image_mae": round(figures.per_image_mae, 2),
-        "matching": "AP at IoU 0.5, precision and recall one-to-one at IoU 0.4, merged truth",
+        "matching": "AP at IoU 0.5, precision and recall one-to-one at IoU 0.4, merged truth"
+        if point_reach_m is None
+        else f"one-to-one with points at most {point_reach_m:g} m from a detection's centre",
     }
     if figures.count_error_interval is not None:
         extra["count_error_90"] = [round(bound, 3) for bound in figures.count_error_interval]

@@ -7,6 +7,7 @@ the classes of a model (``vehicle=car``). Not here: what is done with them (``tr
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from detection.errors import LabelsUnusable
 
@@ -153,7 +154,7 @@ def _names_of_numbers(labels: Path, names: ClassNames) -> tuple[str, ...]:
     for place in (folder, folder.parent):
         listed = place / "classes.txt"
         if listed.is_file():
-            lines = listed.read_text(encoding="utf-8").splitlines()
+            lines = _text_of(listed).splitlines()
             return tuple(line.strip() for line in lines if line.strip())
         described = place / "data.yaml"
         if described.is_file():
@@ -167,7 +168,7 @@ def _names_in_yaml(path: Path) -> tuple[str, ...]:
     These are the only forms that label programs write; a YAML library for them alone is not worth
     a dependency of the service.
     """
-    text = path.read_text(encoding="utf-8")
+    text = _text_of(path)
     found = re.search(r"^names:[ \t]*(.*(?:\n(?:[ \t]+|-).*)*)", text, re.MULTILINE)
     body = re.sub(r"(?m)\s#.*$", "", found.group(1)).strip() if found else ""
     entries = body.strip("[]{}").split(",") if body[:1] in ("[", "{") else body.splitlines()
@@ -202,8 +203,15 @@ def _number_name(number: str, numbered: Sequence[str], where: Path) -> str:
     return numbered[int(number)]
 
 
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LabelsUnusable("not text in UTF-8", where=str(path)) from error
+
+
 def _text_rows(path: Path, least: int) -> list[list[str]]:
-    rows = [line.replace(",", " ").split() for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [line.replace(",", " ").split() for line in _text_of(path).splitlines()]
     for number, row in enumerate(rows, start=1):
         if row and len(row) < least:
             raise LabelsUnusable(
@@ -214,19 +222,35 @@ def _text_rows(path: Path, least: int) -> list[list[str]]:
 
 def _floats(values: Iterable[Any], where: Path) -> list[float]:
     try:
-        return [float(value) for value in values]
+        numbers = [float(value) for value in values]
     except (TypeError, ValueError) as error:
         raise LabelsUnusable(f"not a number: {error}", where=str(where)) from error
+    if not np.isfinite(numbers).all():
+        raise LabelsUnusable("a coordinate is not finite", where=str(where))
+    return numbers
+
+
+def _size_of(picture: Path) -> tuple[int, int]:
+    try:
+        with Image.open(picture) as image:
+            return image.size
+    except UnidentifiedImageError as error:
+        raise LabelsUnusable("not a picture", where=str(picture)) from error
 
 
 def _yolo(labels: Path, _: Sequence[Path], numbered: Sequence[str]) -> _Reader:
     def read(picture: Path) -> list[_Row]:
         path = _file_of(labels, picture, ".txt")
-        with Image.open(picture) as image:
-            width, height = image.size
+        width, height = _size_of(picture)
         rows: list[_Row] = []
         for row in _text_rows(path, 5):
             values = np.array(_floats(row[1:], path))
+            if len(values) % 2:
+                raise LabelsUnusable(
+                    f"a row has {len(values)} numbers after its class: neither a box nor a polygon",
+                    where=str(path),
+                    do="Labels are wanted, class x y width height; predictions have a score behind.",
+                )
             if len(values) == 4:
                 x, y, w, h = values
                 corners = np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
@@ -293,7 +317,7 @@ def _one_file(labels: Path, suffix: str) -> Path:
 def _coco(labels: Path, _: Sequence[Path], __: Sequence[str]) -> _Reader:
     path = _one_file(labels, ".json")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(_text_of(path))
         images = {image["id"]: str(image["file_name"]) for image in document["images"]}
         classes = {item["id"]: str(item["name"]) for item in document["categories"]}
         rows: list[tuple[str, _Row]] = []
@@ -307,20 +331,17 @@ def _coco(labels: Path, _: Sequence[Path], __: Sequence[str]) -> _Reader:
 
 
 def _table(path: Path, columns: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        header = {name.strip().casefold(): name for name in reader.fieldnames or ()}
-        chosen = {
-            key: next((header[name] for name in known if name in header), None)
-            for key, known in columns.items()
-        }
-        missing = [key for key, name in chosen.items() if name is None and key != "label"]
-        if missing:
-            raise LabelsUnusable(
-                f"no column {', '.join(missing)}; it has {', '.join(header) or 'none'}",
-                where=str(path),
-            )
-        return [{key: (row[name] or "") if name else "" for key, name in chosen.items()} for row in reader]
+    reader = csv.DictReader(io.StringIO(_text_of(path), newline=""))
+    header = {name.strip().casefold(): name for name in reader.fieldnames or ()}
+    chosen = {
+        key: next((header[name] for name in known if name in header), None) for key, known in columns.items()
+    }
+    missing = [key for key, name in chosen.items() if name is None and key != "label"]
+    if missing:
+        raise LabelsUnusable(
+            f"no column {', '.join(missing)}; it has {', '.join(header) or 'none'}", where=str(path)
+        )
+    return [{key: (row[name] or "") if name else "" for key, name in chosen.items()} for row in reader]
 
 
 _IMAGE = ("image", "image_path", "filename", "file_name", "file")

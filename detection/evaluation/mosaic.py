@@ -141,5 +141,8 @@ def _places(layout: Path) -> dict[str, tuple[int, int]]:
 
 
 def _rgb(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise LabelsUnusable(f"the picture cannot be read: {error}", where=str(path)) from error

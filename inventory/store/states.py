@@ -367,7 +367,9 @@ class _Ending:
     @property
     def staying(self) -> Counting:
         """The others, as they will be."""
-        return replace(self.states.take(np.arange(self.removed, len(self.states.state_id))), valid_to=self.valid_to)
+        return replace(
+            self.states.take(np.arange(self.removed, len(self.states.state_id))), valid_to=self.valid_to
+        )
 
 
 def _end(connection: Connection, city: City, said_by: int, ending: _Ending) -> None:

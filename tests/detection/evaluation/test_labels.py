@@ -126,6 +126,8 @@ def test_labels_of_foreign_classes_are_refused_with_the_way_out(pictures: Path) 
         (LabelFormat.XYXY, {"b.txt": ""}, "no labels for a.png"),
         (LabelFormat.YOLO, {"a.txt": "0 x 0 0 0"}, "not a number"),
         (LabelFormat.YOLO, {"a.txt": "3 0 0 0 0"}, "class number 3"),
+        (LabelFormat.YOLO, {"a.txt": "0 nan 0 0 0"}, "not finite"),
+        (LabelFormat.YOLO, {"a.txt": "0 .5 .5 .1 .1 .9"}, "neither a box nor a polygon"),
         (LabelFormat.VOC, {"a.xml": "<annotation>"}, "not XML"),
         (LabelFormat.COCO, {"all.json": "[]"}, "not COCO"),
         (LabelFormat.CSV, {"all.csv": "image,xmin\n"}, "no column ymin"),
@@ -137,6 +139,23 @@ def test_unreadable_labels_say_what_is_wrong(
 ) -> None:
     with pytest.raises(LabelsUnusable, match=message):
         read_labelled_pictures(pictures, _write(pictures, files), form, TREES)
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [(LabelFormat.YOLO, "a.txt"), (LabelFormat.CSV, "all.csv"), (LabelFormat.COCO, "all.json")],
+)
+def test_labels_that_are_no_text_are_refused(pictures: Path, form: LabelFormat, name: str) -> None:
+    labels = _write(pictures, {})
+    (labels / name).write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(LabelsUnusable, match="not text in UTF-8"):
+        read_labelled_pictures(pictures, labels, form, TREES)
+
+
+def test_a_text_named_as_a_picture_is_refused(pictures: Path) -> None:
+    (pictures / "a.png").write_text("no picture", encoding="utf-8")
+    with pytest.raises(LabelsUnusable, match="not a picture"):
+        read_labelled_pictures(pictures, _write(pictures, {"a.txt": ""}), LabelFormat.YOLO, TREES)
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Who changes many states at once packs their leaves in the same transaction; no foreign keys from a city's own partitions.
+"""Many states are packed at once, their triggers held; a city's own partitions have no foreign key to it.
 
 Run: before the program's upgrade.
 """
