@@ -85,9 +85,6 @@ def _as_json(result: DemoResult, dense: CitySceneResult | None) -> dict[str, Any
                 "area": row.area,
                 "class": row.class_name,
                 "count": row.count,
-                "low": row.low,
-                "high": row.high,
-                "basis": row.basis,
                 "coverage": row.coverage,
             }
             for row in rows

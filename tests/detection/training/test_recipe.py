@@ -58,10 +58,10 @@ def test_the_demos_scenes_and_partial_labels_are_trained_on_nowhere(name: str, s
     ("change", "message"),
     [
         (("window_px = 640", "window_px = 641"), "window_px"),
-        (("batch = 4\nnominal", "batch = 0\nnominal"), r"schedule\.batch"),
+        (("batch = 16\nnominal", "batch = 0\nnominal"), r"schedule\.batch"),
         (('role = "train"', 'role = "test"'), r"sources\.0\.role"),
-        (('version = "1"', "version = "), "cannot be read"),
-        (('version = "1"', 'version = "1"\ncolour = "green"'), "colour"),
+        (('version = "2"', "version = "), "cannot be read"),
+        (('version = "2"', 'version = "2"\ncolour = "green"'), "colour"),
     ],
 )
 def test_a_faulty_recipe_says_which_line_is_wrong(
