@@ -78,8 +78,7 @@ def _city_id(**options: object) -> Column[int]:
 
 
 def _own_city() -> Column[int]:
-    # No foreign key: a partition takes rows of its own city alone and goes with it, and checking a million rows for
-    # it takes a quarter of writing them.
+    # No foreign key: a partition takes rows of its own city alone and goes with it; it would be checked row by row.
     return Column("city_id", Integer, nullable=False)
 
 

@@ -35,7 +35,7 @@ from inventory.store.schema import (
 _DEGREE_DIGITS = 7
 """A centimetre: the digits of our GeoJSON."""
 _PACK_FROM_STATES = 2_000
-"""Changes of as many states are packed at once: triggers would take as long as all the rest."""
+"""Changes of as many states are packed at once, from memory; of fewer the triggers tell."""
 _ANALYZE_FROM_STATES = 500
 """Changes of fewer states leave the planner's statistics good enough; autovacuum sees to the rest."""
 
