@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
+from functools import cached_property
 from zoneinfo import ZoneInfo
 
-import numpy as np
 import shapely
-from pyproj import Transformer
 
 from detection.errors import UnknownName
 from inventory.domain.places import AreaVersion, City
@@ -14,6 +13,7 @@ from inventory.domain.tally import Counted, CountError, CountRow, interval
 from inventory.store import cities, counts, coverage, leaves
 from inventory.store.counts import CardOfClass, Covered
 from inventory.store.database import Connection, Database, Patience
+from inventory.store.known import KnownCity, known_city, seen_ground
 from inventory.store.states import end_of_day
 
 OUTSIDE = "outside"
@@ -47,9 +47,9 @@ def count(
         UnknownName: no such city, class counted there, level or area.
     """
     with database.transaction(patience, read_only=True) as connection:
-        city = cities.get_city(connection, city_code)
-        return count_within(
-            connection, city, classes=classes, area=area, level=level, polygon=polygon, as_of=as_of
+        known = known_city(connection, city_code)
+        return _count(
+            connection, known, classes=classes, area=area, level=level, polygon=polygon, as_of=as_of
         )
 
 
@@ -63,10 +63,27 @@ def count_within(
     polygon: shapely.Geometry | None = None,
     as_of: date | None = None,
 ) -> list[CountRow]:
-    """``count`` inside the caller's transaction."""
+    """``count`` inside the caller's transaction, which may have changed the city."""
+    unkept = KnownCity(city=city, version=-1)
+    return _count(connection, unkept, classes=classes, area=area, level=level, polygon=polygon, as_of=as_of)
+
+
+def _count(
+    connection: Connection,
+    known: KnownCity,
+    *,
+    classes: Sequence[str] | None,
+    area: str | None,
+    level: str | None,
+    polygon: shapely.Geometry | None,
+    as_of: date | None,
+) -> list[CountRow]:
+    city = known.city
     day = as_of or datetime.now(ZoneInfo(city.time_zone)).date()
-    names = classes_asked(connection, city, classes)
-    counting = _Counting(connection, city, names, day)
+    names = known.part(
+        ("asked", classes and tuple(classes)), lambda: classes_asked(connection, city, classes)
+    )
+    counting = _Counting(connection, known, names, day)
     if polygon is not None:
         return counting.polygon(polygon)
     if area is not None:
@@ -98,14 +115,22 @@ def classes_asked(connection: Connection, city: City, asked: Sequence[str] | Non
 class _Counting:
     """One question's city, date and classes, and what is known of the models."""
 
-    def __init__(self, connection: Connection, city: City, classes: list[str], day: date) -> None:
+    def __init__(self, connection: Connection, known: KnownCity, classes: list[str], day: date) -> None:
         self._connection = connection
-        self._city = city
+        self._known = known
+        self._city = known.city
         self._classes = classes
         self._day = day
-        self._as_of = end_of_day(day, city.time_zone)
-        self._versions = cities.areas_as_of(connection, city, day)
-        self._cards = counts.cards(connection, city, classes)
+        self._as_of = end_of_day(day, known.city.time_zone)
+
+    @cached_property
+    def _versions(self) -> list[AreaVersion]:
+        return cities.areas_as_of(self._connection, self._city, self._day)
+
+    @property
+    def _cards(self) -> dict[tuple[str, str], CardOfClass]:
+        wanted = ("cards", tuple(self._classes))
+        return self._known.part(wanted, lambda: counts.cards(self._connection, self._city, self._classes))
 
     def city_rows(self) -> list[CountRow]:
         """The city as a whole."""
@@ -165,33 +190,19 @@ class _Counting:
 
     def polygon(self, polygon: shapely.Geometry) -> list[CountRow]:
         """A polygon of the caller's."""
-        counted = leaves.count_in_polygon(self._connection, self._city, polygon, self._classes, self._as_of)
-        looks = counts.looks_at_polygon(self._connection, self._city, polygon, self._classes, self._as_of)
+        counted = leaves.count_in_polygon(self._connection, self._known, polygon, self._classes, self._as_of)
         rows = []
         for name in self._classes:
-            seen = [look for look in looks if look.class_name == name]
-            covered = None
-            if seen:
-                covered = Covered(
-                    share=self._share(polygon, [look.surveyed for look in seen]),
-                    oldest_look=seen[0].at,
-                    newest_look=seen[-1].at,
-                    models=tuple(sorted({look.model_sha256 for look in seen})),
-                )
+            ground = seen_ground(self._connection, self._known, name)
+            seen = None if ground is None else ground.of(polygon, self._as_of)
+            covered = seen and Covered(
+                share=seen.share,
+                oldest_look=seen.oldest_look,
+                newest_look=seen.newest_look,
+                models=seen.models,
+            )
             rows.append(self._row(None, None, name, counted.get(name), covered))
         return rows
-
-    def _share(self, polygon: shapely.Geometry, surveyed: Iterable[shapely.Geometry]) -> float:
-        to_metric = Transformer.from_crs(4326, self._city.metric_crs, always_xy=True)
-
-        def metric(geometry: shapely.Geometry) -> shapely.Geometry:
-            return shapely.transform(
-                geometry, lambda lon_lat: np.column_stack(to_metric.transform(lon_lat[:, 0], lon_lat[:, 1]))
-            )
-
-        ground = metric(polygon)
-        seen = shapely.union_all([metric(one) for one in surveyed])
-        return min(float(shapely.area(shapely.intersection(ground, seen)) / shapely.area(ground)), 1.0)
 
     def _local(self, instant: datetime) -> date:
         return instant.astimezone(ZoneInfo(self._city.time_zone)).date()

@@ -24,6 +24,8 @@ DEEPEST = 32
 _WEST, _SOUTH = 180 * UNITS_PER_DEGREE, 90 * UNITS_PER_DEGREE
 _NEAR = 1e-3
 """Units (a hundredth of a millimetre) within which GEOS decides; rounding errors here are below 1e-5."""
+_MARGIN = 2.0
+"""Units by which the box of an edge is widened before it is said to lie in one cell alone."""
 _LEVEL = 1_000.0
 """Reach along a parallel from which on an edge counts as level: its points are GEOS's."""
 
@@ -170,6 +172,20 @@ class Leaves:
 
     def free_cells(self, keys: Keys) -> tuple[Keys, Integers]:
         """The largest cells that hold these places and no leaf: corners, rising, and depths."""
+        depth = self._free_depth(keys)
+        corners, first = np.unique(keys & ~_span(depth), return_index=True)
+        return corners, depth[first]
+
+    def cell_of(self, keys: Keys) -> Keys:
+        """(n,) corner of the leaf or, where there is none, of the largest empty cell that holds each place."""
+        leaf = self.of(keys)
+        depth = self._free_depth(keys)
+        if len(self):
+            depth = np.where(leaf >= 0, self.depth[leaf], depth)
+        return keys & ~_span(depth)
+
+    def _free_depth(self, keys: Keys) -> Integers:
+        """(n,) halvings of the largest cell that holds each place and no leaf; the places lie in none."""
         depth = np.zeros(len(keys), np.int64)
         if len(self):
             after = np.searchsorted(self.key, keys, side="right")
@@ -181,9 +197,7 @@ class Leaves:
                     self.key[neighbour] + _span(self.depth[neighbour]),
                 )
                 depth = np.maximum(depth, _shared_halvings(keys, nearest) + 1)
-        corner = keys & ~_span(depth)
-        corners, first = np.unique(corner, return_index=True)
-        return corners, depth[first]
+        return depth
 
     def of(self, keys: Keys) -> Integers:
         """(n,) the leaf that holds each place; −1 for none."""
@@ -351,7 +365,7 @@ class PolygonOverLeaves:
 
     def over(self, leaves: Leaves) -> Border:
         """Which leaves lie inside, and which the border crosses."""
-        free, leaf, edge = _descend(self._from, self._to, leaves)
+        free, leaf, edge = self._crossed(leaves)
         west, south, side = free.west_south_side()
         within = self.contains(west + side / 2, south + side / 2)
         crossed, at = np.unique(leaf, return_inverse=True)
@@ -361,6 +375,31 @@ class PolygonOverLeaves:
             crossed=crossed,
             edge=edge[order],
             leaf=at[order],
+        )
+
+    def _crossed(self, leaves: Leaves) -> tuple[_Cells, Integers, Integers]:
+        """The largest cells that no edge crosses; and of each leaf that one may cross its number, beside the edge."""
+        if not len(leaves):
+            return _NO_CELLS, _NONE, _NONE
+        low, high = np.minimum(self._from, self._to), np.maximum(self._from, self._to)
+        # Wider than any rounding: an edge that comes so near to a cell is one that may cross it.
+        first, last = _key_of(low - _MARGIN), _key_of(high + _MARGIN)
+        cell = leaves.cell_of(first)
+        # Most edges of a fine border lie in one leaf, or in one cell without any, and need not go down to it. One
+        # of each such cell goes: the cells around it are crossed, too.
+        within = cell == leaves.cell_of(last)
+        goes = ~within
+        alone = np.flatnonzero(within)
+        _, one = np.unique(cell[alone], return_index=True)
+        goes[alone[one]] = True
+        leaf = leaves.of(first)
+        stays = ~goes & (leaf >= 0)
+        start = _smallest_cell(low.min(axis=0), high.max(axis=0), leaves)
+        free, leaf_of, edge_of = _descend(self._from, self._to, np.flatnonzero(goes), leaves, start)
+        return (
+            free,
+            np.concatenate([leaf_of, leaf[stays]]),
+            np.concatenate([edge_of, np.flatnonzero(stays)]),
         )
 
     def contains(self, x: Floats, y: Floats) -> Bools:
@@ -466,21 +505,43 @@ class _RowsFrom:
         return np.searchsorted(self._rows, (self._leaf_of_edge[edges] << 32) + whole)
 
 
-def _descend(begin: Floats, end: Floats, leaves: Leaves) -> tuple[_Cells, Integers, Integers]:
-    """From the globe down to the leaves that edges may cross.
+def _key_of(place: Floats) -> Keys:
+    """(n,) place on the Morton curve of (n, 2) units from the globe's south-west corner."""
+    whole = np.clip(place, 0, 2**32 - 1).astype(np.int64)
+    return _spread(whole[:, 0]) | (_spread(whole[:, 1]) << np.uint64(1))
+
+
+def _smallest_cell(low: Floats, high: Floats, leaves: Leaves) -> _Cells:
+    """The smallest cell that holds a box, with the leaves in it; a leaf's own where the box lies in one."""
+    first, last = _key_of(np.array([low - _MARGIN])), _key_of(np.array([high + _MARGIN]))
+    depth = np.minimum(_shared_halvings(first, last), DEEPEST)
+    holding = int(leaves.of(first)[0])
+    if holding >= 0 and leaves.depth[holding] <= depth[0]:
+        depth = leaves.depth[[holding]]
+    corner = first & ~_span(depth)
+    return _Cells(
+        corner=corner,
+        depth=depth,
+        begin=np.searchsorted(leaves.key, corner),
+        end=np.searchsorted(leaves.key, corner + _span(depth), side="right"),
+    )
+
+
+def _descend(
+    begin: Floats, end: Floats, edges: Integers, leaves: Leaves, cells: _Cells
+) -> tuple[_Cells, Integers, Integers]:
+    """From a cell that holds all edges down to the leaves that some of them may cross.
+
+    Args:
+        begin, end: of all edges.
+        edges: those that go down.
 
     Returns:
-        The largest cells that no edge crosses; and of each leaf that one may cross its number, beside the edge.
+        The largest cells that none of these crosses; and of each leaf that one may cross its number, beside the edge.
     """
-    if not len(leaves):
+    cell, edge = np.zeros(len(edges), np.int64), edges
+    if cells.begin[0] == cells.end[0]:
         return _NO_CELLS, _NONE, _NONE
-    cells = _Cells(
-        corner=np.zeros(1, np.uint64),
-        depth=np.zeros(1, np.int64),
-        begin=np.zeros(1, np.int64),
-        end=np.array([len(leaves)]),
-    )
-    cell, edge = np.zeros(len(begin), np.int64), np.arange(len(begin))
     free: list[_Cells] = []
     leaf_of, edge_of = [], []
     while len(cells):
@@ -496,7 +557,7 @@ def _descend(begin: Floats, end: Floats, leaves: Leaves) -> tuple[_Cells, Intege
         crossed[cell] = True
         free.append(cells.take(~crossed))
         cells, cell = cells.take(crossed), (np.cumsum(crossed) - 1)[cell]
-    return _NO_CELLS.joined(free), np.concatenate(leaf_of), np.concatenate(edge_of)
+    return _NO_CELLS.joined(free), np.concatenate([_NONE, *leaf_of]), np.concatenate([_NONE, *edge_of])
 
 
 def _handed_down(

@@ -29,9 +29,11 @@ def lock_city(connection: Connection, city_id: int) -> None:
     """Waits until no other transaction writes this city, then keeps others out until this one ends.
 
     Take it in a statement of its own, before reading what is to be changed: a statement sees what was
-    committed before it began, not before it got the lock.
+    committed before it began, not before it got the lock. The city gets another version, by which what was read
+    of it before is known to be out of date.
     """
     connection.execute(select(func.pg_advisory_xact_lock(_WRITERS, city_id)))
+    connection.execute(update(city).where(city.c.id == city_id).values(version=city.c.version + 1))
 
 
 def find_city(connection: Connection, code: str) -> City | None:
@@ -52,6 +54,16 @@ def get_city(connection: Connection, code: str) -> City:
     codes = connection.execute(select(city.c.code).order_by(city.c.code).limit(20)).scalars().all()
     known = f"Known cities: {', '.join(codes)}." if codes else "Add one with “urban-inventory city add”."
     raise UnknownName(f"no city “{code}”", do=known)
+
+
+def version_of(connection: Connection, code: str) -> tuple[int, int] | None:
+    """Number and version of the city with this code, or None.
+
+    The version is another one after every change that any answer about the city depends on, decisions and areas
+    among them: what was read in a transaction that saw one version holds in every transaction that sees it again.
+    """
+    row = connection.execute(select(city.c.id, city.c.version).where(city.c.code == code)).one_or_none()
+    return None if row is None else (row.id, row.version)
 
 
 def list_cities(connection: Connection) -> list[City]:

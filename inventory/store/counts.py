@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import shapely
 from sqlalchemy import Connection, func, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 
@@ -44,17 +43,6 @@ _COVERAGE = text(
     """
 )
 
-_LOOKS = text(
-    """
-    SELECT k.class, k.folded_at AS at, v.model_sha256, ST_AsBinary(v.surveyed) AS surveyed
-    FROM urban_inventory.survey v
-    JOIN urban_inventory.survey_class k ON k.survey_id = v.id
-    WHERE v.city_id = :city AND k.folded_at <= :as_of AND k.class = ANY(CAST(:classes AS text[]))
-        AND ST_Intersects(v.surveyed, ST_GeomFromEWKB(:polygon))
-    ORDER BY k.folded_at
-    """
-)
-
 
 def counts_as_of(
     connection: Connection, city: City, areas: Sequence[int], classes: Sequence[str], as_of: datetime
@@ -81,32 +69,6 @@ def coverage_as_of(
         )
         for row in rows
     }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LookAtPolygon:
-    """A survey in force that saw some of a polygon, and its look's instant; ``surveyed`` is EPSG:4326."""
-
-    class_name: str
-    at: datetime
-    model_sha256: str
-    surveyed: shapely.Geometry
-
-
-def looks_at_polygon(
-    connection: Connection, city: City, polygon: shapely.Geometry, classes: Sequence[str], as_of: datetime
-) -> list[LookAtPolygon]:
-    """The surveys behind a polygon's coverage, oldest first."""
-    rows = connection.execute(_LOOKS, _parameters(city, classes, as_of, polygon=_wkb(polygon)))
-    return [
-        LookAtPolygon(
-            class_name=row[0],
-            at=row.at,
-            model_sha256=row.model_sha256,
-            surveyed=shapely.from_wkb(bytes(row.surveyed)),
-        )
-        for row in rows
-    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,8 +141,3 @@ def _error(card: dict[str, Any], class_name: str) -> CountError | None:
 
 def _parameters(city: City, classes: Sequence[str], as_of: datetime, **more: Any) -> dict[str, Any]:
     return {"city": city.id, "classes": list(classes), "as_of": as_of, **more}
-
-
-def _wkb(polygon: shapely.Geometry) -> bytes:
-    ewkb: bytes = shapely.to_wkb(shapely.set_srid(polygon, 4326), include_srid=True)
-    return ewkb

@@ -34,6 +34,7 @@ from inventory.domain.places import City
 from inventory.domain.tally import Counted
 from inventory.store.copy import copy_rows, read_rows
 from inventory.store.deltas import Counting
+from inventory.store.known import KnownCity
 from inventory.store.schema import leaf
 
 _PACK_ABOVE = 5_000
@@ -113,7 +114,7 @@ def pack(connection: Connection, city: City, changes: Sequence[dict[str, NDArray
         name: np.concatenate([column, *(one[name] for one in changes)]) for name, column in deltas.items()
     }
     names, code = np.unique(deltas.pop("class").astype(str), return_inverse=True)
-    known = _read_lists(connection, city, None)
+    known = _read_lists(connection, city)
     for number, name in enumerate(names.tolist()):
         mine = code == number
         events = summed(**{column: values[mine] for column, values in deltas.items()})
@@ -196,11 +197,9 @@ def _fetched(connection: Connection, query: str, parameters: Mapping[str, Any]) 
         return cursor.execute(query.encode(), parameters).fetchall()
 
 
-def _read_lists(connection: Connection, city: City, classes: Sequence[str] | None) -> dict[str, Leaves]:
+def _read_lists(connection: Connection, city: City) -> dict[str, Leaves]:
     query = "SELECT class, leaves FROM urban_inventory.leaf_list WHERE city_id = %(city)s"
-    if classes is not None:
-        query += " AND class = ANY(%(classes)s)"
-    rows = _fetched(connection, query, {"city": city.id, "classes": list(classes or ())})
+    rows = _fetched(connection, query, {"city": city.id})
     return {name: _unpacked_list(packed) for name, packed in rows}
 
 
@@ -239,17 +238,23 @@ def _read_events(
 
 
 def count_in_polygon(
-    connection: Connection, city: City, polygon: shapely.Geometry, classes: Sequence[str], as_of: datetime
+    connection: Connection,
+    known: KnownCity,
+    polygon: shapely.Geometry,
+    classes: Sequence[str],
+    as_of: datetime,
 ) -> dict[str, Counted]:
     """Listed assets that intersect a valid polygon in EPSG:4326, its border included, by class.
 
     The caller's transaction must see one snapshot: leaves and deltas belong together.
     """
-    until = to_micros(as_of)
+    until, city = to_micros(as_of), known.city
     over = PolygonOverLeaves(polygon)
-    lists = _read_lists(connection, city, classes)
+    lists = known.part("leaves", lambda: _read_lists(connection, city))
     counts = {
-        name: _count_class(connection, city, name, leaves, over, until) for name, leaves in lists.items()
+        name: _count_class(connection, city, name, lists[name], over, until)
+        for name in classes
+        if name in lists
     }
     for name, waiting in _deltas_within(connection, city, polygon, classes, as_of).items():
         counts[name] = counts.get(name, Counted(listed=0, verified=0)) + waiting
@@ -297,7 +302,7 @@ def totals(connection: Connection, city: City) -> dict[str, Counted]:
     """What leaves and deltas together say of now, by class: for comparing with the rows they stand for."""
     found = {
         name: Counted(listed=int(leaves.listed.sum()), verified=int(leaves.verified.sum()))
-        for name, leaves in _read_lists(connection, city, None).items()
+        for name, leaves in _read_lists(connection, city).items()
     }
     for row in connection.execute(_WAITING, {"city": city.id}):
         waiting = Counted(listed=int(row.listed), verified=int(row.verified))

@@ -93,6 +93,13 @@ city = Table(
     Column("boundary", _polygons(), nullable=False),
     Column("boundary_given", Boolean, nullable=False, server_default=text("false")),
     _recorded_at(),
+    Column(
+        "version",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="another one after every change of anything of the city",
+    ),
     CheckConstraint("code ~ '^[a-z0-9][a-z0-9_-]{0,62}$'", name="code"),
 )
 
