@@ -195,12 +195,14 @@ class _Counting:
         for name in self._classes:
             ground = seen_ground(self._connection, self._known, name)
             seen = None if ground is None else ground.of(polygon, self._as_of)
-            covered = seen and Covered(
-                share=seen.share,
-                oldest_look=seen.oldest_look,
-                newest_look=seen.newest_look,
-                models=seen.models,
-            )
+            covered = None
+            if seen is not None:
+                covered = Covered(
+                    share=seen.share,
+                    oldest_look=seen.oldest_look,
+                    newest_look=seen.newest_look,
+                    models=seen.models,
+                )
             rows.append(self._row(None, None, name, counted.get(name), covered))
         return rows
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from api.cli import output
 from api.settings import LOOPBACK_NAMES, Settings, read_settings
 from inventory.errors import ConfigurationError
+from inventory.packing import kept_packed
 from inventory.store.database import Database, open_database
 from inventory.store.features import city_names
 
@@ -42,6 +43,7 @@ def serve(
             pool_size=settings.pool_size,
             keep_running=True,
         ) as database,
+        kept_packed(database),
     ):
         serve_on(listener, settings, database)
 

@@ -33,6 +33,18 @@ def lock_city(connection: Connection, city_id: int) -> None:
     of it before is known to be out of date.
     """
     connection.execute(select(func.pg_advisory_xact_lock(_WRITERS, city_id)))
+    _give_new_version(connection, city_id)
+
+
+def try_lock_city(connection: Connection, city_id: int) -> bool:
+    """``lock_city`` where nobody writes the city; False, and nothing is locked, where somebody does."""
+    got = bool(connection.execute(select(func.pg_try_advisory_xact_lock(_WRITERS, city_id))).scalar_one())
+    if got:
+        _give_new_version(connection, city_id)
+    return got
+
+
+def _give_new_version(connection: Connection, city_id: int) -> None:
     connection.execute(update(city).where(city.c.id == city_id).values(version=city.c.version + 1))
 
 

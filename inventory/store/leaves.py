@@ -18,20 +18,22 @@ import shapely
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
-from inventory.domain.evidence import NEVER, Integers, to_micros
+from inventory.domain.border import PolygonOverLeaves
+from inventory.domain.evidence import NEVER, Floats, Integers, to_micros
 from inventory.domain.leaves import (
     NO_LEAVES,
     Events,
+    Kinds,
     Leaves,
-    PolygonOverLeaves,
     by_latitude,
     divided,
-    morton,
+    kinds_of,
     summed,
-    units,
 )
 from inventory.domain.places import City
+from inventory.domain.quadtree import DEEPEST, SOUTH, WEST, column_row, morton, units
 from inventory.domain.tally import Counted
+from inventory.errors import StoreError
 from inventory.store.copy import copy_rows, read_rows
 from inventory.store.deltas import Counting
 from inventory.store.known import KnownCity
@@ -41,20 +43,29 @@ _PACK_ABOVE = 5_000
 _LIST = (
     ("key", "<u8"),
     ("depth", "i1"),
+    ("events", "<i4"),
+    ("kinds", "<i4"),
+    ("plain", "i1"),
     ("listed", "<i4"),
     ("verified", "<i4"),
     ("oldest", "<i8"),
     ("newest", "<i8"),
 )
-# Rows, not columns: the bytes of many leaves put together are one array.
-_PLACE = np.dtype([("lon", "<i4"), ("lat", "<i4")])
-_CHANGE = np.dtype([("at", "<i8"), ("listed", "<i2"), ("verified", "<i2")])
+# Rows, not columns: the bytes of many leaves put together are one array. Places count from their leaf's corner.
+_NARROW = np.dtype([("x", "<u2"), ("y", "<u2")])
+_WIDE = np.dtype([("x", "<u4"), ("y", "<u4")])
+_NARROW_FROM_DEPTH = DEEPEST - 16
+_KIND = np.dtype([("at", "<i8"), ("listed", "<i2"), ("verified", "<i2"), ("events", "<u4")])
+_OF = np.dtype("<u2")
+_MOST_KINDS = 2**16
 
 
 # --- packing ------------------------------------------------------------------------------------------------
 
+# Taken and read by one statement: what somebody else appends meanwhile stays for the next time.
 _DELTAS = """
-    SELECT class, lon, lat, at, listed, verified FROM urban_inventory.leaf_delta WHERE city_id = %(city)s
+    DELETE FROM urban_inventory.leaf_delta WHERE city_id = %(city)s
+    RETURNING class, lon, lat, at, listed, verified
 """
 _DELTA_KINDS: dict[str, pa.DataType] = {
     "class": pa.string(),
@@ -97,19 +108,21 @@ def changes_of(states: Counting, lon_lat: NDArray[np.float64], *, sign: int) -> 
     }
 
 
+def is_due(connection: Connection, city: City) -> bool:
+    """Whether so many deltas wait that counts are better off with them packed."""
+    waiting = text("SELECT count(*) FROM urban_inventory.leaf_delta WHERE city_id = :city")
+    return bool(connection.execute(waiting, {"city": city.id}).scalar_one() > _PACK_ABOVE)
+
+
 def pack(connection: Connection, city: City, changes: Sequence[dict[str, NDArray[Any]]] = ()) -> None:
     """Moves changes that no delta tells of, and the deltas once they are many, into leaves.
 
     Under the city's writer lock.
     """
-    parameters = {"city": city.id}
-    waiting = connection.execute(
-        text("SELECT count(*) FROM urban_inventory.leaf_delta WHERE city_id = :city"), parameters
-    ).scalar_one()
-    if not changes and waiting <= _PACK_ABOVE:
+    if not changes and not is_due(connection, city):
         return
+    parameters = {"city": city.id}
     deltas = read_rows(connection, _DELTAS, parameters, _DELTA_KINDS)
-    connection.execute(text("DELETE FROM urban_inventory.leaf_delta WHERE city_id = :city"), parameters)
     deltas = {
         name: np.concatenate([column, *(one[name] for one in changes)]) for name, column in deltas.items()
     }
@@ -128,8 +141,7 @@ def _pack_class(connection: Connection, city: City, name: str, leaves: Leaves, e
     holding = leaves.of(keys)
     old = np.unique(holding[holding >= 0])
     corner, depth = leaves.free_cells(keys[holding < 0])
-    stored, _ = _read_events(connection, city, name, leaves.key[old])
-    together = events.joined(stored)
+    together = events.joined(_Reader(connection, city, name, leaves).events(old))
     corner, depth = np.append(leaves.key[old], corner), np.append(leaves.depth[old], depth)
     order = np.argsort(corner, kind="stable")
     made, begin = divided(together, corner[order], depth[order])
@@ -147,9 +159,10 @@ def _pack_class(connection: Connection, city: City, name: str, leaves: Leaves, e
 def _write_events(
     connection: Connection, city: City, name: str, leaves: Leaves, begin: Integers, events: Events
 ) -> None:
+    if int(leaves.kinds.max(initial=0)) > _MOST_KINDS:
+        raise StoreError(f"one place of {city.code} changed more than {_MOST_KINDS:,} times")
     events = by_latitude(events, begin)
-    places, changes = _packed(events, _PLACE), _packed(events, _CHANGE)
-    bounds = list(zip(begin[:-1].tolist(), begin[1:].tolist(), strict=True))
+    kinds = kinds_of(events, begin)
     copy_rows(
         connection,
         leaf,
@@ -157,21 +170,50 @@ def _write_events(
             "city_id": city.id,
             "class": np.full(len(leaves), name, object),
             "key": leaves.key.astype(np.int64),
-            "places": [_hex(places[first:last]) for first, last in bounds],
-            "changes": [_hex(changes[first:last]) for first, last in bounds],
+            "places": _packed_places(leaves, begin, events),
+            "kinds": _hex(_packed_kinds(kinds), _bounds(kinds.each)),
+            # Where all are of one kind, nothing needs to be said of each.
+            "kind_of": [
+                said if many else "\\x"
+                for said, many in zip(_hex(kinds.of.astype(_OF), begin), kinds.each > 1, strict=True)
+            ],
         },
     )
 
 
-def _packed(events: Events, kind: np.dtype[Any]) -> NDArray[Any]:
-    rows = np.empty(len(events), kind)
-    for name in kind.names or ():
-        rows[name] = getattr(events, name)
+def _packed_places(leaves: Leaves, begin: Integers, events: Events) -> list[str]:
+    column, row = column_row(leaves.key)
+    x = events.lon + WEST - np.repeat(column, leaves.events)
+    y = events.lat + SOUTH - np.repeat(row, leaves.events)
+    narrow, wide = (np.empty(len(events), kind) for kind in (_NARROW, _WIDE))
+    for places in (narrow, wide):
+        # What does not fit is not taken from the narrow ones.
+        places["x"], places["y"] = x.astype(places.dtype["x"]), y.astype(places.dtype["y"])
+    is_narrow = leaves.depth >= _NARROW_FROM_DEPTH
+    return [
+        small if fits else large
+        for small, large, fits in zip(_hex(narrow, begin), _hex(wide, begin), is_narrow, strict=True)
+    ]
+
+
+def _packed_kinds(kinds: Kinds) -> NDArray[Any]:
+    rows = np.empty(len(kinds.at), _KIND)
+    for name in _KIND.names or ():
+        rows[name] = getattr(kinds, name)
     return rows
 
 
-def _hex(rows: NDArray[Any]) -> str:
-    return "\\x" + rows.tobytes().hex()
+def _bounds(each: Integers) -> Integers:
+    return np.concatenate([[0], np.cumsum(each)])
+
+
+def _hex(rows: NDArray[Any], begin: Integers) -> list[str]:
+    """The rows of each leaf as the database reads bytes."""
+    digits, size = rows.tobytes().hex(), 2 * rows.itemsize
+    return [
+        "\\x" + digits[size * first : size * last]
+        for first, last in zip(begin[:-1].tolist(), begin[1:].tolist(), strict=True)
+    ]
 
 
 _WRITE_LIST = text(
@@ -214,27 +256,70 @@ def _unpacked_list(packed: bytes) -> Leaves:
     return Leaves(**columns)
 
 
-_EVENTS = "SELECT places, changes FROM urban_inventory.leaf"
-_CHANGES = "SELECT changes FROM urban_inventory.leaf"
-_OF_LEAVES = " WHERE city_id = %(city)s AND class = %(class)s AND key = ANY(%(keys)s) ORDER BY key"
+# One row of all bytes: a row for each leaf costs the driver more than all the rest. In Morton order, as leaves are.
+_OF_LEAVES = """
+    SELECT {columns} FROM urban_inventory.leaf
+    WHERE city_id = %(city)s AND class = %(class)s AND key = ANY(%(keys)s::bigint[])
+"""
+_JOINED = "coalesce(string_agg({column}, '' ORDER BY key), '')"
 
 
-def _read_events(
-    connection: Connection, city: City, name: str, keys: NDArray[np.uint64]
-) -> tuple[Events, Integers]:
-    """The events of some leaves, by leaf and latitude; and (keys,) how many each has."""
-    parameters = {"city": city.id, "class": name, "keys": keys.tolist()}
-    rows = _fetched(connection, _EVENTS + _OF_LEAVES, parameters) if len(keys) else []
-    places = np.frombuffer(b"".join([row[0] for row in rows]), _PLACE)
-    changes = np.frombuffer(b"".join([row[1] for row in rows]), _CHANGE)
-    events = Events(
-        **{
-            column: part[column].astype(np.int64)
-            for part, kind in ((places, _PLACE), (changes, _CHANGE))
-            for column in kind.names or ()
-        }
-    )
-    return events, np.array([len(row[0]) // _PLACE.itemsize for row in rows], np.int64)
+class _Reader:
+    """The leaves of one class as they are stored."""
+
+    def __init__(self, connection: Connection, city: City, name: str, leaves: Leaves) -> None:
+        self._connection, self._city, self._name = connection, city, name
+        self._leaves = leaves
+
+    def _read(self, rows: Integers, *columns: str) -> list[bytes]:
+        if not len(rows):
+            return [b"" for _ in columns]
+        joined = ", ".join(_JOINED.format(column=column) for column in columns)
+        keys = "{" + ",".join(map(str, self._leaves.key[rows].tolist())) + "}"
+        parameters = {"city": self._city.id, "class": self._name, "keys": keys}
+        (found,) = _fetched(self._connection, _OF_LEAVES.format(columns=joined), parameters)
+        return list(found)
+
+    def places(self, rows: Integers) -> tuple[Floats, Floats]:
+        """Units from the globe's south-west corner of every event of some leaves, rising, by leaf and latitude."""
+        each = self._leaves.events[rows]
+        is_narrow = self._leaves.depth[rows] >= _NARROW_FROM_DEPTH
+        of_event = np.repeat(is_narrow, each)
+        x, y = (part.astype(np.float64) for part in column_row(np.repeat(self._leaves.key[rows], each)))
+        for these, kind, events in (
+            (rows[is_narrow], _NARROW, of_event),
+            (rows[~is_narrow], _WIDE, ~of_event),
+        ):
+            if len(these):
+                (packed,) = self._read(these, "places")
+                places = np.frombuffer(packed, kind)
+                x[events] += places["x"]
+                y[events] += places["y"]
+        return x, y
+
+    def kinds(self, rows: Integers) -> NDArray[Any]:
+        """What the events of some leaves say, kind by kind, by leaf."""
+        (packed,) = self._read(rows, "kinds")
+        return np.frombuffer(packed, _KIND)
+
+    def changes(self, rows: Integers) -> NDArray[Any]:
+        """What every event of some leaves says, in the order of ``places``."""
+        kinds, packed = self._read(rows, "kinds", "kind_of")
+        each, many = self._leaves.events[rows], self._leaves.kinds[rows]
+        of = np.zeros(int(each.sum()), np.int64)
+        of[np.repeat(many > 1, each)] = np.frombuffer(packed, _OF)
+        first = np.cumsum(many) - many
+        return np.frombuffer(kinds, _KIND)[of + np.repeat(first, each)]
+
+    def events(self, rows: Integers) -> Events:
+        """The events of some leaves, by leaf and latitude."""
+        x, y = self.places(rows)
+        changes = self.changes(rows)
+        return Events(
+            lon=x.astype(np.int64) - WEST,
+            lat=y.astype(np.int64) - SOUTH,
+            **{name: changes[name].astype(np.int64) for name in ("at", "listed", "verified")},
+        )
 
 
 def count_in_polygon(
@@ -252,7 +337,7 @@ def count_in_polygon(
     over = PolygonOverLeaves(polygon)
     lists = known.part("leaves", lambda: _read_lists(connection, city))
     counts = {
-        name: _count_class(connection, city, name, lists[name], over, until)
+        name: _count_class(_Reader(connection, city, name, lists[name]), lists[name], over, until)
         for name in classes
         if name in lists
     }
@@ -261,32 +346,28 @@ def count_in_polygon(
     return counts
 
 
-def _count_class(
-    connection: Connection, city: City, name: str, leaves: Leaves, over: PolygonOverLeaves, until: int
-) -> Counted:
-    leaves = leaves.take(leaves.oldest <= until) if (leaves.oldest > until).any() else leaves
+def _count_class(reader: _Reader, leaves: Leaves, over: PolygonOverLeaves, until: int) -> Counted:
     border = over.over(leaves)
     settled = border.inside[leaves.newest[border.inside] <= until]
     count = Counted(listed=int(leaves.listed[settled].sum()), verified=int(leaves.verified[settled].sum()))
-    changing = border.inside[leaves.newest[border.inside] > until]
-    if len(changing):
-        count += _sums_of(connection, city, name, leaves.key[changing], until)
-    if len(border.crossed):
-        events, each = _read_events(connection, city, name, leaves.key[border.crossed])
-        inside = over.contains_points(border, leaves, events, each)
-        count += events.take(inside).sums(until)
-    return count
-
-
-def _sums_of(connection: Connection, city: City, name: str, keys: NDArray[np.uint64], until: int) -> Counted:
-    """What leaves inside add up to at an instant within them; their places are not read."""
-    wanted = keys.tolist()
-    rows = _fetched(connection, _CHANGES + _OF_LEAVES, {"city": city.id, "class": name, "keys": wanted})
-    changes = np.frombuffer(b"".join([row[0] for row in rows]), _CHANGE)
+    # Of the other leaves inside what they sum up to then is read, and not where.
+    changing = border.inside[(leaves.newest[border.inside] > until) & (leaves.oldest[border.inside] <= until)]
+    count += _sum(reader.kinds(changing), until)
+    x, y = reader.places(border.crossed)
+    inside = over.contains_points(border, leaves, x, y)
+    plain = (leaves.plain[border.crossed] > 0) & (leaves.newest[border.crossed] <= until)
+    of_event = np.repeat(plain, leaves.events[border.crossed])
+    count += Counted(listed=int(np.count_nonzero(inside & of_event)), verified=0)
+    changes = reader.changes(border.crossed[~plain])[inside[~of_event]]
     happened = changes[changes["at"] <= until]
+    return count + Counted(listed=int(happened["listed"].sum()), verified=int(happened["verified"].sum()))
+
+
+def _sum(kinds: NDArray[Any], until: int) -> Counted:
+    happened = kinds[kinds["at"] <= until]
+    events = happened["events"].astype(np.int64)
     return Counted(
-        listed=int(happened["listed"].sum(dtype=np.int64)),
-        verified=int(happened["verified"].sum(dtype=np.int64)),
+        listed=int((happened["listed"] * events).sum()), verified=int((happened["verified"] * events).sum())
     )
 
 

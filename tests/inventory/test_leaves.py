@@ -10,19 +10,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from inventory.domain import leaves as domain
+from inventory.domain.border import PolygonOverLeaves
 from inventory.domain.leaves import (
-    DEEPEST,
     NO_EVENTS,
     NO_LEAVES,
     Events,
     Leaves,
-    PolygonOverLeaves,
     by_latitude,
     divided,
-    morton,
+    kinds_of,
     summed,
-    units,
 )
+from inventory.domain.quadtree import DEEPEST, SOUTH, WEST, morton, units
 
 FOREVER = 10**18
 
@@ -44,7 +43,7 @@ def counted(polygon: shapely.Geometry, leaves: Leaves, begin: NDArray[np.int64],
     border = over.over(leaves)
     rows = [np.arange(begin[one], begin[one + 1]) for one in border.crossed.tolist()]
     near = by_latitude(events, begin).take(np.concatenate([np.empty(0, np.int64), *rows]))
-    inside = over.contains_points(border, leaves, near, np.array([len(one) for one in rows], np.int64))
+    inside = over.contains_points(border, leaves, near.lon + float(WEST), near.lat + float(SOUTH))
     return int(leaves.listed[border.inside].sum()) + near.take(inside).sums(FOREVER).listed
 
 
@@ -88,6 +87,21 @@ def test_many_events_at_one_place_are_one_leaf_however_small() -> None:
     events = Events(**{name: np.arange(9) if name == "at" else np.full(9, 1) for name in Events.__slots__})
     leaves, begin = divided(events)
     assert (leaves.depth.tolist(), begin.tolist()) == ([DEEPEST], [0, 9])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(*[st.integers(-3, 3)] * 4), max_size=60))
+def test_kinds_say_of_every_event_what_it_does_and_when(rows: list[tuple[int, int, int, int]]) -> None:
+    lon, at, listed, verified = np.array(rows, np.int64).reshape(-1, 4).T
+    events = summed(lon=lon, lat=lon, at=at, listed=listed, verified=verified)
+    leaves, begin = divided(events)
+    kinds = kinds_of(events, begin)
+    assert kinds.each.tolist() == leaves.kinds.tolist()
+    first = np.cumsum(kinds.each) - kinds.each
+    row = kinds.of + np.repeat(first, np.diff(begin))
+    for name in ("at", "listed", "verified"):
+        assert getattr(kinds, name)[row].tolist() == getattr(events, name).tolist()
+    assert kinds.events.tolist() == np.bincount(row, minlength=len(kinds.at)).tolist()
 
 
 @settings(deadline=None, max_examples=60)

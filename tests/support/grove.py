@@ -33,6 +33,7 @@ from inventory.domain.places import City, area_of_points, versions_by_level
 from inventory.onboarding import CityRequest, add_city
 from inventory.store import cities, evidence, leaves
 from inventory.store.database import Connection, Database
+from inventory.store.known import KnownCity
 from inventory.store.states import end_of_day
 from tests.support.surveys import (
     CANOPIES,
@@ -612,6 +613,7 @@ def check_polygons(grove: Grove, days: Iterable[date]) -> None:
             at = end_of_day(day, city.time_zone)
             now = listed.take((listed.valid_from <= to_micros(at)) & (to_micros(at) < listed.valid_to))
             corners = listed.lon_lat[random.integers(0, len(listed.names), 3)]
+            known = KnownCity(city=city, version=-1)
             # The globe, and a triangle whose corners are items.
             for outline in (GLOBE, corners):
                 polygon = shapely.Polygon(outline)
@@ -619,7 +621,7 @@ def check_polygons(grove: Grove, days: Iterable[date]) -> None:
                     continue
                 inside = shapely.intersects_xy(polygon, *now.lon_lat.T)
                 classes = sorted(set(listed.names))
-                said = leaves.count_in_polygon(connection, city, polygon, classes, at)
+                said = leaves.count_in_polygon(connection, known, polygon, classes, at)
                 wanted = {name: int((inside & (now.names == name)).sum()) for name in classes}
                 assert {name: said[name].listed if name in said else 0 for name in classes} == wanted, day
 

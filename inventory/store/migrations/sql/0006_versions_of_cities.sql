@@ -1,4 +1,5 @@
--- A city's version: another one after every change, so that what was read of it may be kept until then.
+-- A city's version: another one after every change, so that what was read of it may be kept until then. And smaller
+-- leaves, of which the places alone are read for a count of now.
 
 ALTER TABLE urban_inventory.city ADD COLUMN version BIGINT DEFAULT 0 NOT NULL;
 
@@ -39,3 +40,27 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
+
+-- All that is stored waits as deltas again; the first change of each city packs them.
+TRUNCATE urban_inventory.leaf, urban_inventory.leaf_list, urban_inventory.leaf_delta;
+
+ALTER TABLE urban_inventory.leaf DROP COLUMN changes,
+    ADD COLUMN kinds BYTEA NOT NULL, ADD COLUMN kind_of BYTEA NOT NULL;
+
+COMMENT ON COLUMN urban_inventory.leaf.key IS 'the cell''s corner on the Morton curve, see domain/quadtree.py';
+
+COMMENT ON COLUMN urban_inventory.leaf.places IS 'an event after the other: 1e-7 degrees east and north of the corner; uint16, or uint32 in large cells';
+
+COMMENT ON COLUMN urban_inventory.leaf.kinds IS 'a kind of event after the other: instant (int64, microseconds since 1970), change of the count, of the verified (int16), number of events (uint32)';
+
+COMMENT ON COLUMN urban_inventory.leaf.kind_of IS 'of each event (uint16); empty where there is one kind';
+
+-- Whole rows fit a page and need no second look elsewhere; uncompressed: such numbers hardly shrink.
+ALTER TABLE urban_inventory.leaf ALTER COLUMN kinds SET STORAGE EXTERNAL, ALTER COLUMN kind_of SET STORAGE EXTERNAL;
+
+INSERT INTO urban_inventory.leaf_delta (city_id, class, lon, lat, at, listed, verified)
+SELECT s.city_id, s.class, round(ST_X(s.geom) * 1e7)::int, round(ST_Y(s.geom) * 1e7)::int, e.at, e.sign,
+    CASE WHEN s.verified AND NOT s.review THEN e.sign ELSE 0 END
+FROM urban_inventory.asset_state s
+CROSS JOIN LATERAL (VALUES (s.valid_from, 1), (s.valid_to, -1)) AS e (at, sign)
+WHERE s.listed AND e.at IS NOT NULL;
