@@ -13,7 +13,7 @@ from inventory.domain.tally import Counted, CountError, CountRow, interval
 from inventory.store import cities, counts, coverage, leaves
 from inventory.store.counts import CardOfClass, Covered
 from inventory.store.database import Connection, Database, Patience
-from inventory.store.known import KnownCity, known_city, seen_ground
+from inventory.store.known import UNKEPT, KnownCity, known_city, seen_ground
 from inventory.store.states import end_of_day
 
 OUTSIDE = "outside"
@@ -64,7 +64,7 @@ def count_within(
     as_of: date | None = None,
 ) -> list[CountRow]:
     """``count`` inside the caller's transaction, which may have changed the city."""
-    unkept = KnownCity(city=city, version=-1)
+    unkept = KnownCity(city=city, version=UNKEPT)
     return _count(connection, unkept, classes=classes, area=area, level=level, polygon=polygon, as_of=as_of)
 
 

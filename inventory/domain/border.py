@@ -50,6 +50,17 @@ class Border:
     edge: Integers
     leaf: Integers
 
+    def of(self, chosen: Bools) -> "Border":
+        """That of some of the crossed leaves alone, (m,); no leaf inside."""
+        pairs = chosen[self.leaf]
+        place = np.cumsum(chosen) - 1
+        return Border(
+            inside=self.inside[:0],
+            crossed=self.crossed[chosen],
+            edge=self.edge[pairs],
+            leaf=place[self.leaf[pairs]],
+        )
+
 
 class PolygonOverLeaves:
     """A polygon as the leaves need it: its edges in units, and GEOS's own test for what lies near them.
@@ -88,15 +99,18 @@ class PolygonOverLeaves:
         low, high = np.minimum(self._from, self._to), np.maximum(self._from, self._to)
         # Wider than any rounding: an edge that comes so near to a cell is one that may cross it.
         first, last = key_of(low - _MARGIN), key_of(high + _MARGIN)
-        cell = leaves.cell_of(first)
         # Most edges of a fine border lie in one leaf, or in one cell without any, and need not go down to it. One
         # of each such cell goes: the cells around it are crossed, too.
-        within = cell == leaves.cell_of(last)
-        goes = ~within
-        alone = np.flatnonzero(within)
-        _, one = np.unique(cell[alone], return_index=True)
-        goes[alone[one]] = True
         leaf = leaves.of(first)
+        within = leaf == leaves.of(last)
+        empty = np.flatnonzero(within & (leaf < 0))
+        corner = leaves.free_corner(first[empty])
+        within[empty] = corner == leaves.free_corner(last[empty])
+        goes = ~within
+        filled = np.flatnonzero(within & (leaf >= 0))
+        for rows, cell in ((filled, leaf[filled]), (empty, corner)):
+            _, one = np.unique(cell, return_index=True)
+            goes[rows[one]] = True
         stays = ~goes & (leaf >= 0)
         start = _smallest_cell(low.min(axis=0), high.max(axis=0), leaves)
         free, leaf_of, edge_of = _descend(self._from, self._to, np.flatnonzero(goes), leaves, start)
@@ -122,14 +136,46 @@ class PolygonOverLeaves:
         corner = leaves.key[border.crossed]
         # Half a unit outside of the cell, where no point can be.
         west, south = (part.astype(np.float64) - 0.5 for part in column_row(corner))
-        odd, near = self._crossings(border, west, south, x, y, each)
-        leaf = np.repeat(np.arange(len(each)), each)
-        inside = self.contains(west, south)[leaf] ^ odd
+        with_corner = self.contains(west, south)
         # A corner on an edge says nothing of its leaf's points.
-        near |= self._near_corner(border, west, south)[leaf]
+        near_corner = self._near_corner(border, west, south)
+        edges = np.bincount(border.leaf, minlength=len(each))
+        inside, near = np.repeat(with_corner, each), np.repeat(near_corner, each)
+        for leaves_of_kind, crossings in (
+            (edges == 1, self._sides_of_one),
+            (edges > 1, self._crossings),
+        ):
+            points = np.flatnonzero(np.repeat(leaves_of_kind, each))
+            odd, too_near = crossings(
+                border.of(leaves_of_kind), west[leaves_of_kind], south[leaves_of_kind],
+                x[points], y[points], each[leaves_of_kind],
+            )  # fmt: skip
+            inside[points] ^= odd
+            near[points] |= too_near
         rows = np.flatnonzero(near)
         inside[rows] = self.contains(x[rows], y[rows])
         return inside
+
+    def _sides_of_one(
+        self, border: Border, west: Floats, south: Floats, x: Floats, y: Floats, each: Integers
+    ) -> tuple[Bools, Bools]:
+        """``_crossings`` for leaves that one edge alone may cross: which side of it points and corner are on.
+
+        Such an edge passes through its leaf: where it ended within, another would begin.
+        """
+        begin, end = self._from[border.edge], self._to[border.edge]
+        along = end - begin
+        along /= np.hypot(along[:, 0], along[:, 1])[:, None]
+        # Distances from the edge's line: a, b and c of a·x + b·y + c, the corner's positive.
+        a, b = -along[:, 1], along[:, 0]
+        c = -(a * begin[:, 0] + b * begin[:, 1])
+        sign = np.where(a * west + b * south + c < 0, -1.0, 1.0)
+        a, b, c = sign * a, sign * b, sign * (a * west + b * south + c)
+        # From the corner on: the smaller the numbers, the smaller the rounding.
+        distance = np.repeat(a, each) * (x - np.repeat(west, each))
+        distance += np.repeat(b, each) * (y - np.repeat(south, each))
+        distance += np.repeat(c, each)
+        return distance < 0, np.abs(distance) < _NEAR
 
     def _crossings(
         self, border: Border, west: Floats, south: Floats, x: Floats, y: Floats, each: Integers

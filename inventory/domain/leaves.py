@@ -128,13 +128,9 @@ class Leaves:
         corners, first = np.unique(keys & ~span(depth), return_index=True)
         return corners, depth[first]
 
-    def cell_of(self, keys: Keys) -> Keys:
-        """(n,) corner of the leaf or, where there is none, of the largest empty cell that holds each place."""
-        leaf = self.of(keys)
-        depth = self._free_depth(keys)
-        if len(self):
-            depth = np.where(leaf >= 0, self.depth[leaf], depth)
-        return keys & ~span(depth)
+    def free_corner(self, keys: Keys) -> Keys:
+        """(n,) corner of the largest empty cell that holds each of these places, which lie in no leaf."""
+        return keys & ~span(self._free_depth(keys))
 
     def _free_depth(self, keys: Keys) -> Integers:
         """(n,) halvings of the largest cell that holds each place and no leaf; the places lie in none."""

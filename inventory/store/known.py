@@ -23,6 +23,9 @@ from inventory.store import cities
 _CITIES_KEPT = 64
 _T = TypeVar("_T")
 
+UNKEPT = -1
+"""In place of a version: the city as a transaction sees it that may write."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownCity:
@@ -31,6 +34,11 @@ class KnownCity:
     city: City
     version: int
     _parts: dict[Hashable, Any] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> bool:
+        """Whether others may see the same: not what a transaction sees that writes (``UNKEPT``)."""
+        return self.version != UNKEPT
 
     def part(self, name: Hashable, read: Callable[[], _T]) -> _T:
         """What ``read`` gives, read once; it must read in a transaction that sees this version."""

@@ -551,6 +551,7 @@ leaf_list = Table(
     _own_city(),
     Column("class", Text, nullable=False),
     Column("leaves", LargeBinary, nullable=False, comment="all leaves of the class as columns"),
+    Column("packed", BigInteger, nullable=False, comment="the city's version that packed them"),
     PrimaryKeyConstraint("city_id", "class"),
     **_BY_CITY,
 )

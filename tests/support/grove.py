@@ -33,7 +33,7 @@ from inventory.domain.places import City, area_of_points, versions_by_level
 from inventory.onboarding import CityRequest, add_city
 from inventory.store import cities, evidence, leaves
 from inventory.store.database import Connection, Database
-from inventory.store.known import KnownCity
+from inventory.store.known import UNKEPT, KnownCity
 from inventory.store.states import end_of_day
 from tests.support.surveys import (
     CANOPIES,
@@ -613,7 +613,7 @@ def check_polygons(grove: Grove, days: Iterable[date]) -> None:
             at = end_of_day(day, city.time_zone)
             now = listed.take((listed.valid_from <= to_micros(at)) & (to_micros(at) < listed.valid_to))
             corners = listed.lon_lat[random.integers(0, len(listed.names), 3)]
-            known = KnownCity(city=city, version=-1)
+            known = KnownCity(city=city, version=UNKEPT)
             # The globe, and a triangle whose corners are items.
             for outline in (GLOBE, corners):
                 polygon = shapely.Polygon(outline)

@@ -47,6 +47,10 @@ TRUNCATE urban_inventory.leaf, urban_inventory.leaf_list, urban_inventory.leaf_d
 ALTER TABLE urban_inventory.leaf DROP COLUMN changes,
     ADD COLUMN kinds BYTEA NOT NULL, ADD COLUMN kind_of BYTEA NOT NULL;
 
+ALTER TABLE urban_inventory.leaf_list ADD COLUMN packed BIGINT NOT NULL;
+
+COMMENT ON COLUMN urban_inventory.leaf_list.packed IS 'the city''s version that packed them';
+
 COMMENT ON COLUMN urban_inventory.leaf.key IS 'the cell''s corner on the Morton curve, see domain/quadtree.py';
 
 COMMENT ON COLUMN urban_inventory.leaf.places IS 'an event after the other: 1e-7 degrees east and north of the corner; uint16, or uint32 in large cells';
