@@ -39,10 +39,15 @@ _DRAW = text(
 )
 
 
-def copy_rows(connection: Connection, table: Table, columns: Mapping[str, Any]) -> None:
+def copy_rows(
+    connection: Connection, table: Table, columns: Mapping[str, Any], *, partition: int | None = None
+) -> None:
     """Appends rows given as columns of equal length (arrays, or one value for all rows).
 
     None and NaN become NULL; see ``instants`` for times.
+
+    Args:
+        partition: the city whose rows all are: then they go straight into its partition, past the table's triggers.
     """
     rows = max((len(column) for column in columns.values() if _is_column(column)), default=0)
     if rows == 0:
@@ -52,7 +57,7 @@ def copy_rows(connection: Connection, table: Table, columns: Mapping[str, Any]) 
         for name, column in columns.items()
     }
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT CSV)").format(
-        sql.Identifier(str(table.schema), table.name),
+        sql.Identifier(str(table.schema), table.name if partition is None else f"{table.name}_{partition}"),
         sql.SQL(", ").join(map(sql.Identifier, columns)),
     )
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)

@@ -14,7 +14,7 @@ from inventory.domain.places import City
 from inventory.domain.tracks import StoredStates
 from inventory.store import leaves
 from inventory.store.copy import copy_rows, draw_numbers, next_job, numbers
-from inventory.store.schema import asset, observation, staging_hit
+from inventory.store.schema import asset, asset_hit, observation, staging_hit
 
 # Neither 0/o nor 1/l/i: ids are read aloud in the field. 10 of 31 signs: a million ids collide once in 1 600.
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -351,6 +351,12 @@ _ALIAS_OF_ALIAS = text(
     """
 )
 
+_ANY_LINKED = text(
+    """
+    SELECT EXISTS (SELECT FROM urban_inventory.asset_hit
+                   WHERE city_id = :city AND observation_id BETWEEN :least AND :most)
+    """
+)
 _LINK = text(
     """
     INSERT INTO urban_inventory.asset_hit (city_id, observation_id, asset_id)
@@ -376,17 +382,18 @@ def _link_hits(connection: Connection, city: City, folded: Folded, asset_of_trac
         connection.execute(_UNLINK, {"city": city.id, "observations": of_none.tolist()})
     if not len(folded.hit_observation):
         return
-    job = next_job(connection)
     order = np.argsort(folded.hit_observation)
-    copy_rows(
-        connection,
-        staging_hit,
-        {
-            "job": job,
-            "observation_id": folded.hit_observation[order],
-            "asset_id": asset_of_track[folded.hit_track[order]],
-        },
-    )
+    links = {
+        "observation_id": folded.hit_observation[order],
+        "asset_id": asset_of_track[folded.hit_track[order]],
+    }
+    bounds = {"least": int(links["observation_id"][0]), "most": int(links["observation_id"][-1])}
+    if not connection.execute(_ANY_LINKED, {"city": city.id, **bounds}).scalar_one():
+        # As in a first survey: nothing to compare with.
+        copy_rows(connection, asset_hit, {"city_id": city.id, **links})
+        return
+    job = next_job(connection)
+    copy_rows(connection, staging_hit, {"job": job, **links})
     connection.execute(_LINK, {"city": city.id, "job": job})
     connection.execute(_CLEAR_HITS, {"job": job})
 

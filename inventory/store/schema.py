@@ -318,7 +318,7 @@ observation = Table(
     CheckConstraint("error_m > 0 and width_m > 0 and height_m > 0", name="sizes"),
     CheckConstraint("score between 0 and 1", name="score"),
     Index("observation_survey_idx", "survey_id", "class", "cell"),
-    Index("observation_geom_idx", "geom", postgresql_using="gist"),
+    Index("observation_geom_idx", "geom", postgresql_using="spgist"),
     **_BY_CITY,
 )
 
@@ -372,9 +372,15 @@ asset = Table(
     PrimaryKeyConstraint("city_id", "id"),
     UniqueConstraint("city_id", "public_id"),
     UniqueConstraint("city_id", "root_observation"),
-    UniqueConstraint("city_id", "root_decision"),
     CheckConstraint("(root_observation is null) <> (root_decision is null)", name="root"),
     CheckConstraint("alias_of <> id", name="alias"),
+    Index(
+        "asset_root_decision_idx",
+        "city_id",
+        "root_decision",
+        unique=True,
+        postgresql_where=text("root_decision is not null"),
+    ),
     Index("asset_anchor_idx", "anchor"),
     Index("asset_alias_idx", "alias_of", postgresql_where=text("alias_of is not null")),
     comment="identities: never deleted, never used twice",
@@ -455,13 +461,14 @@ asset_state = Table(
     CheckConstraint("(asset_id is null) <= (observation_id is not null)", name="subject"),
     Index("asset_state_asset_idx", "asset_id", "valid_from"),
     Index("asset_state_cell_idx", "minted_as", "cell"),
+    # A tree by space partitions takes a point in a tenth of the time of one by boxes, and finds it as fast.
     Index(
         "asset_state_now_idx",
         "geom",
-        postgresql_using="gist",
+        postgresql_using="spgist",
         postgresql_where=text("listed and valid_to is null"),
     ),
-    Index("asset_state_geom_idx", "geom", postgresql_using="gist"),
+    Index("asset_state_geom_idx", "geom", postgresql_using="spgist"),
     comment="what the fold says of every asset, by as-of time (R1)",
     **_BY_CITY,
 )

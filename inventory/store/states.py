@@ -290,7 +290,7 @@ def replace_states(
     else:
         with leaves.held_triggers(connection):
             _end(connection, city, said_by, ending)
-            begun, lon_lat = _add(connection, city, beginning, digest[fresh], said_by)
+            begun, lon_lat = _add(connection, city, beginning, digest[fresh], said_by, held=True)
         ended_at = _lon_lat(city, stored["x"][ended], stored["y"][ended])
         leaves.pack(
             connection,
@@ -416,9 +416,19 @@ def _lon_lat(city: City, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDAr
 
 
 def _add(
-    connection: Connection, city: City, columns: dict[str, Any], digest: Integers, said_by: int
+    connection: Connection,
+    city: City,
+    columns: dict[str, Any],
+    digest: Integers,
+    said_by: int,
+    *,
+    held: bool = False,
 ) -> tuple[Counting, NDArray[np.float64]]:
-    """Stores states; returns what counts of them, and (n, 2) where they stand in degrees."""
+    """Stores states; returns what counts of them, and (n, 2) where they stand in degrees.
+
+    Args:
+        held: the triggers are: rows go past them, which even then would keep each of them for a while.
+    """
     # Neighbours lie together on disk: then what is asked for together is read together.
     order = np.lexsort((columns["valid_from"], columns["track"], columns["cell"]))
     columns, digest = {name: column[order] for name, column in columns.items()}, digest[order]
@@ -449,7 +459,7 @@ def _add(
         verified=columns["verified"] & ~columns["review"],
     )
     if len(ids):
-        copy_rows(connection, asset_state, rows)
+        copy_rows(connection, asset_state, rows, partition=city.id if held else None)
         members = add_members(connection, city, ids, lon_lat)
         deltas.append(connection, city, added, members, sign=1)
     return added, lon_lat

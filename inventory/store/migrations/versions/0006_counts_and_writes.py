@@ -1,4 +1,4 @@
-"""A city has a version, another one after every change of anything of it.
+"""Cities have versions, leaves are smaller, and points have indexes that are quick to write.
 
 Run: before the program's upgrade.
 """
@@ -18,5 +18,5 @@ _SQL = Path(__file__).parent.parent / "sql"
 
 def upgrade() -> None:
     # One command at a time, as the driver wants it; a blank line ends each in these files.
-    for statement in (_SQL / "0006_versions_of_cities.sql").read_text(encoding="utf-8").split(";\n\n"):
+    for statement in (_SQL / "0006_counts_and_writes.sql").read_text(encoding="utf-8").split(";\n\n"):
         op.execute(text(statement.replace(":", r"\:")))

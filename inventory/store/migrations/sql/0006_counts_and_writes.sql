@@ -68,3 +68,50 @@ SELECT s.city_id, s.class, round(ST_X(s.geom) * 1e7)::int, round(ST_Y(s.geom) * 
 FROM urban_inventory.asset_state s
 CROSS JOIN LATERAL (VALUES (s.valid_from, 1), (s.valid_to, -1)) AS e (at, sign)
 WHERE s.listed AND e.at IS NOT NULL;
+
+-- Points by space partitions: written in a tenth of the time, found as fast.
+DROP INDEX urban_inventory.asset_state_now_idx;
+
+DROP INDEX urban_inventory.asset_state_geom_idx;
+
+DROP INDEX urban_inventory.observation_geom_idx;
+
+CREATE INDEX asset_state_now_idx ON urban_inventory.asset_state USING spgist (geom)
+    WHERE listed and valid_to is null;
+
+CREATE INDEX asset_state_geom_idx ON urban_inventory.asset_state USING spgist (geom);
+
+CREATE INDEX observation_geom_idx ON urban_inventory.observation USING spgist (geom);
+
+-- Only few assets were minted by decisions; the others need no entry that says so.
+ALTER TABLE urban_inventory.asset DROP CONSTRAINT asset_city_id_root_decision_key;
+
+CREATE UNIQUE INDEX asset_root_decision_idx ON urban_inventory.asset (city_id, root_decision)
+    WHERE root_decision is not null;
+
+-- Who holds the triggers copies into the city's own partition, past them: even held, they keep each row until the end.
+CREATE OR REPLACE FUNCTION urban_inventory.city_create(wanted integer) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    parent record;
+BEGIN
+    -- The service cannot make tables; this is all that it may ask for.
+    FOR parent IN
+        SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'urban_inventory' AND c.relkind = 'p' ORDER BY c.relname
+    LOOP
+        EXECUTE format(
+            'CREATE TABLE urban_inventory.%I PARTITION OF urban_inventory.%I FOR VALUES IN (%L)',
+            parent.relname || '_' || wanted, parent.relname, wanted);
+    END LOOP;
+    EXECUTE format('GRANT INSERT ON urban_inventory.%I TO urban_inventory_service', 'asset_state_' || wanted);
+END $$;
+
+DO $$
+DECLARE
+    known record;
+BEGIN
+    FOR known IN SELECT id FROM urban_inventory.city LOOP
+        EXECUTE format('GRANT INSERT ON urban_inventory.%I TO urban_inventory_service', 'asset_state_' || known.id);
+    END LOOP;
+END $$;
