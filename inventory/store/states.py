@@ -37,7 +37,8 @@ _DEGREE_DIGITS = 7
 _PACK_FROM_STATES = 2_000
 """Changes of as many states are packed at once, from memory; of fewer the triggers tell."""
 _ANALYZE_FROM_STATES = 500
-"""Changes of fewer states leave the planner's statistics good enough; autovacuum sees to the rest."""
+_ANALYZE_FROM_SHARE = 0.1
+"""Changes of fewer states, or of less of all, leave statistics good enough; autovacuum sees to the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,8 +303,15 @@ def replace_states(
             ],
         )
     deltas.compact(connection, city)
-    if changed >= _ANALYZE_FROM_STATES:
+    if changed >= max(_ANALYZE_FROM_STATES, _ANALYZE_FROM_SHARE * _states_when_analyzed(connection, city)):
         connection.execute(select(func.urban_inventory.city_analyze(city.id)))
+
+
+def _states_when_analyzed(connection: Connection, city: City) -> float:
+    """How many states the planner thinks there are; −1: it was never told."""
+    query = text("SELECT reltuples FROM pg_class WHERE oid = to_regclass(:partition)")
+    partition = f"{asset_state.schema}.{asset_state.name}_{city.id}"
+    return float(connection.execute(query, {"partition": partition}).scalar_one())
 
 
 def _place(wanted: Integers, among: Integers) -> Integers:

@@ -1,6 +1,7 @@
 """The command ``serve``: where it listens, what it refuses, how it ends."""
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,12 @@ def test_a_port_that_is_taken_is_refused_with_another_way() -> None:
         listening_socket("127.0.0.1", taken.getsockname()[1])
 
     assert "--port" in str(refused.value)
+
+
+def test_answers_are_sent_at_once_and_wait_for_no_acknowledgement() -> None:
+    # asyncio turns Nagle's algorithm off for sockets that say they are TCP, and for no others.
+    with listening_socket("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_beyond_loopback_a_public_url_is_required(
