@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import numpy as np
 import psutil
@@ -103,7 +103,7 @@ def tipg(database_url: str, workers: int) -> Iterator[Server]:
     """tipg over the rival's table, without the caches of its own that would answer for it."""
     environment = {
         **os.environ,
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": _with_host_in_place(database_url),
         "TIPG_DB_SCHEMAS": f'["{SCHEMA}"]',
         "TIPG_MAX_FEATURES_PER_TILE": "10000",
     }
@@ -111,6 +111,15 @@ def tipg(database_url: str, workers: int) -> Iterator[Server]:
     command += ["--workers", str(workers), "--port"]
     with _started(command, environment, "{port}", f"/collections/{SCHEMA}.{TABLE}") as server:
         yield server
+
+
+def _with_host_in_place(database_url: str) -> str:
+    """The address with the socket's folder as its host, percent-encoded, which is where tipg looks."""
+    at = urlsplit(database_url)
+    asked = dict(parse_qsl(at.query))
+    host = quote(asked["host"], safe="") if "host" in asked else at.hostname
+    port = asked.get("port", at.port or 5432)
+    return f"postgresql://{at.username}@{host}:{port}{at.path}"
 
 
 _PYGEOAPI = """
@@ -133,7 +142,9 @@ resources:
     providers:
       - type: feature
         name: PostgreSQL
-        data: {{host: "{host}", port: {database_port}, dbname: "{dbname}", user: "{user}", search_path: [{schema}]}}
+        data:
+          {{host: "{host}", port: {database_port}, dbname: "{dbname}", user: "{user}", password: "",
+          search_path: [{schema}]}}
         id_field: id
         table: {table}
         geom_field: geom
@@ -145,15 +156,16 @@ resources:
 def pygeoapi(database_url: str, workers: int, *, count: bool) -> Iterator[Server]:
     """pygeoapi over the rival's table, under gunicorn."""
     python = peers_python("servers")
-    at = urlsplit(database_url.replace("postgresql+psycopg", "postgresql"))
+    at = urlsplit(database_url)
+    asked = dict(parse_qsl(at.query))
     with tempfile.TemporaryDirectory(prefix="ui-pygeoapi-") as folder:
         config, described = Path(folder) / "config.yml", Path(folder) / "openapi.yml"
         port = _free_port()
         config.write_text(
             _PYGEOAPI.format(
                 port=port,
-                host=at.hostname or "",
-                database_port=at.port or 5432,
+                host=asked.get("host", at.hostname),
+                database_port=asked.get("port", at.port or 5432),
                 dbname=at.path.lstrip("/"),
                 user=at.username,
                 schema=SCHEMA,
@@ -163,9 +175,7 @@ def pygeoapi(database_url: str, workers: int, *, count: bool) -> Iterator[Server
         )
         environment = {**os.environ, "PYGEOAPI_CONFIG": str(config), "PYGEOAPI_OPENAPI": str(described)}
         make = [
-            str(python),
-            "-m",
-            "pygeoapi",
+            str(python.with_name("pygeoapi")),
             "openapi",
             "generate",
             str(config),
