@@ -1,6 +1,6 @@
 """The inventory's branches of the error tree (root and picture in ``detection/errors.py``).
 
-UrbanInventoryError ─┬─ CallerError ─┬─ BoundariesUnusable, TimeUnusable
+UrbanInventoryError ─┬─ CallerError ─┬─ BoundariesUnusable, FilterUnusable, TimeUnusable
                      │               ├─ DecisionUnusable ─ DecisionsUnusable
                      │               ├─ JsonUnusable ──── JsonTooDeep, NumberTooLong
                      │               └─ PolygonUnusable ─┬─ PolygonTooLarge, TooManyVertices
@@ -28,6 +28,12 @@ class BoundariesUnusable(CallerError):
     """A file of areas cannot be read as boundaries."""
 
     code = "boundaries_unusable"
+
+
+class FilterUnusable(CallerError):
+    """A filter cannot be read, names something unknown, or compares what cannot be compared."""
+
+    code = "filter_invalid"
 
 
 class PolygonUnusable(CallerError):

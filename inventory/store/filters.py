@@ -1,0 +1,551 @@
+"""Filters as conditions: CQL2, parsed already, over the queryables of a collection.
+
+The input is CQL2 as JSON (OGC 21-065r2), the form that the ``cql2`` library gives for both encodings. What comes out
+is SQL that carries every value of the caller as a parameter. NULL follows SQL's three-valued logic, which is CQL2's.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import shapely
+from pyproj import Transformer
+from sqlalchemy import (
+    ColumnElement,
+    Date,
+    DateTime,
+    Double,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    collate,
+    false,
+    func,
+    literal,
+    not_,
+    null,
+    or_,
+    text,
+    true,
+)
+
+from inventory.errors import FilterUnusable
+
+DEPTH_LIMIT = 64
+_NODE_LIMIT = 2_000
+_VERTEX_LIMIT = 4_000
+_DAY = timedelta(days=1) - timedelta(microseconds=1)
+
+
+class Kind(StrEnum):
+    """What a value is, as far as comparisons care."""
+
+    TEXT = "text"
+    NUMBER = "number"
+    INTEGER = "integer"
+    BOOLEAN = "boolean"
+    INSTANT = "instant"
+    DATE = "date"
+    GEOMETRY = "geometry"
+
+
+_NUMBERS = frozenset({Kind.NUMBER, Kind.INTEGER})
+_TIMES = frozenset({Kind.INSTANT, Kind.DATE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queryable:
+    """A property that filters may name: its kind and its expression in SQL; geometries are EPSG:4326."""
+
+    kind: Kind
+    expression: ColumnElement[Any]
+
+
+class _Typed(NamedTuple):
+    """An expression with its kind; ``constant``: it names no property."""
+
+    expression: ColumnElement[Any]
+    kind: Kind
+    constant: Any = None
+
+
+class _Span(NamedTuple):
+    """First and last instant, or day, of something that lasts; both belong to it."""
+
+    first: ColumnElement[Any]
+    last: ColumnElement[Any]
+    kind: Kind
+
+
+def condition(
+    cql2: Any, queryables: Mapping[str, Queryable], *, time_zone: str, crs: "FilterCrs | None" = None
+) -> ColumnElement[bool]:
+    """The condition that a filter states.
+
+    Args:
+        cql2: CQL2 JSON.
+        time_zone: of the city: a date is a whole local day in it.
+        crs: of the geometries in the filter; None: longitude, latitude in degrees.
+
+    Raises:
+        FilterUnusable: it names something unknown, compares what cannot be compared, or is too large.
+    """
+    return _Compiler(queryables, ZoneInfo(time_zone), crs).condition(cql2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterCrs:
+    """A CRS of coordinates as its authority orders them: what brings them to longitude and latitude."""
+
+    name: str
+    to_lon_lat: Transformer
+
+    def lon_lat(self, coordinates: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, Any]:
+        """(n, 2) longitude, latitude of (n, 2) coordinates."""
+        return np.column_stack(self.to_lon_lat.transform(coordinates[:, 0], coordinates[:, 1]))
+
+
+class _Compiler:
+    """One filter on its way to SQL."""
+
+    def __init__(self, queryables: Mapping[str, Queryable], zone: ZoneInfo, crs: FilterCrs | None) -> None:
+        self._queryables, self._zone, self._crs = queryables, zone, crs
+        self._nodes = 0
+        self._vertices = 0
+        self._depth = 0
+
+    # --- conditions ------------------------------------------------------------------------------------
+
+    def condition(self, node: Any) -> ColumnElement[bool]:
+        """A node that is true or false."""
+        self._enter()
+        try:
+            if isinstance(node, bool):
+                return true() if node else false()
+            if isinstance(node, dict) and "property" in node:
+                found = self._property(node["property"])
+                if found.kind is not Kind.BOOLEAN:
+                    raise FilterUnusable(
+                        f"“{node['property']}” alone is no condition: it is {_article(found.kind)}",
+                        do="Compare it with something.",
+                    )
+                return found.expression
+            if not (isinstance(node, dict) and isinstance(node.get("op"), str)):
+                raise FilterUnusable("the filter is no condition", do="State one, as class = 'tree'.")
+            return self._operation(node["op"].lower(), _arguments(node))
+        finally:
+            self._depth -= 1
+
+    def _enter(self) -> None:
+        self._nodes += 1
+        self._depth += 1
+        if self._nodes > _NODE_LIMIT or self._depth > DEPTH_LIMIT:
+            raise FilterUnusable(
+                f"the filter has more than {_NODE_LIMIT:,} parts, or is nested more than {DEPTH_LIMIT} deep",
+                do="Simplify it.",
+            )
+
+    def _operation(self, op: str, arguments: list[Any]) -> ColumnElement[bool]:
+        if op in ("and", "or"):
+            _require_number(op, arguments, least=1)
+            parts = [self.condition(one) for one in arguments]
+            return and_(*parts) if op == "and" else or_(*parts)
+        if op == "not":
+            _require_number(op, arguments, least=1, most=1)
+            return not_(self.condition(arguments[0]))
+        if op in _COMPARISONS:
+            _require_number(op, arguments, least=2, most=2)
+            return self._comparison(op, *self._comparable([self.value(one) for one in arguments], op))
+        for names, made in (
+            (_OTHER_CONDITIONS, self._other_condition),
+            (_SPATIAL, self._spatial),
+            (_TEMPORAL, self._temporal),
+        ):
+            if op in names:
+                return made(op, arguments)
+        raise FilterUnusable(
+            f"the function “{op[:64]}” is unknown, or gives no condition", do="See the API’s conformance."
+        )
+
+    def _comparison(self, op: str, left: _Typed, right: _Typed) -> ColumnElement[bool]:
+        if Kind.GEOMETRY in (left.kind, right.kind) or (left.kind is Kind.BOOLEAN and op not in ("=", "<>")):
+            raise FilterUnusable(f"{_article(left.kind)} cannot be compared by “{op}”")
+        return _COMPARISONS[op](left.expression, right.expression)
+
+    def _other_condition(self, op: str, arguments: list[Any]) -> ColumnElement[bool]:
+        if op == "isnull":
+            _require_number(op, arguments, least=1, most=1)
+            return self.value(arguments[0]).expression.is_(null())
+        if op == "like":
+            return self._like(arguments)
+        if op == "between":
+            _require_number(op, arguments, least=3, most=3)
+            value, low, high = self._comparable([self.value(one) for one in arguments], op)
+            return and_(self._comparison(">=", value, low), self._comparison("<=", value, high))
+        _require_number(op, arguments, least=2, most=2)
+        if not isinstance(arguments[1], list):
+            raise FilterUnusable("“in” needs a list", do="Write name IN ('a', 'b').")
+        items = [self.value(one) for one in arguments[1]]
+        value, *items = self._comparable([self.value(arguments[0]), *items], op)
+        return or_(false(), *(self._comparison("=", value, one) for one in items))
+
+    def _like(self, arguments: list[Any]) -> ColumnElement[bool]:
+        _require_number("like", arguments, least=2, most=2)
+        value, pattern = (self.value(one) for one in arguments)
+        if value.kind is not Kind.TEXT or pattern.kind is not Kind.TEXT:
+            raise FilterUnusable("LIKE compares texts", do="Write name LIKE 'B%'.")
+        # A lone escape sign at the end escapes nothing: PostgreSQL refuses it, CQL2 takes it for itself.
+        lone = pattern.expression.op("~")(literal(r"(^|[^\\])(\\\\)*\\$"))
+        safe = case((lone, pattern.expression.concat("\\")), else_=pattern.expression)
+        return value.expression.op("LIKE", is_comparison=True)(safe)
+
+    # --- values ----------------------------------------------------------------------------------------
+
+    def value(self, node: Any) -> _Typed:
+        """A node that has a value."""
+        self._enter()
+        try:
+            return self._value(node)
+        finally:
+            self._depth -= 1
+
+    def _value(self, node: Any) -> _Typed:
+        # Before numbers: Python takes True for one.
+        if isinstance(node, bool):
+            return _Typed(true() if node else false(), Kind.BOOLEAN, node)
+        if isinstance(node, int | float):
+            if not math.isfinite(node) or abs(node) > 1e300:
+                raise FilterUnusable("a number is not finite")
+            return _Typed(literal(float(node), Double), Kind.NUMBER, node)
+        if isinstance(node, str):
+            if "\x00" in node:
+                raise FilterUnusable("a text holds the character 0")
+            return _Typed(collate(literal(node, Text), "C"), Kind.TEXT, node)
+        if isinstance(node, dict):
+            if "property" in node:
+                return self._property(node["property"])
+            if "date" in node:
+                day = _day(node["date"])
+                return _Typed(literal(day, Date), Kind.DATE, day)
+            if "timestamp" in node:
+                instant = self._instant(node["timestamp"])
+                return _Typed(literal(instant, DateTime(timezone=True)), Kind.INSTANT, instant)
+            if "type" in node or "bbox" in node:
+                return _Typed(self._geometry(node), Kind.GEOMETRY, node)
+            if isinstance(node.get("op"), str):
+                return self._function(node["op"].lower(), _arguments(node))
+        raise FilterUnusable("a part of the filter is no value that is known here")
+
+    def _property(self, name: Any) -> _Typed:
+        found = self._queryables.get(name) if isinstance(name, str) else None
+        if found is None:
+            raise FilterUnusable(
+                f"nothing is called “{str(name)[:64]}” here", do=f"Properties: {', '.join(self._queryables)}."
+            )
+        # By code points, whatever the database sorts by: that is CQL2's order.
+        is_text = found.kind is Kind.TEXT
+        return _Typed(collate(found.expression, "C") if is_text else found.expression, found.kind)
+
+    def _function(self, op: str, arguments: list[Any]) -> _Typed:
+        if op in _ARITHMETIC:
+            return self._arithmetic(op, arguments)
+        if op in _OF_TEXT:
+            _require_number(op, arguments, least=1, most=1)
+            value = self.value(arguments[0])
+            if value.kind is not Kind.TEXT:
+                raise FilterUnusable(f"“{op}” takes a text")
+            return _Typed(collate(_OF_TEXT[op](value.expression), "C"), Kind.TEXT)
+        if op in _COMPARISONS or op in _OTHER_CONDITIONS or op in ("and", "or", "not"):
+            return _Typed(self._operation(op, arguments), Kind.BOOLEAN)
+        raise FilterUnusable(f"the function “{op[:64]}” is unknown", do="See the API’s conformance.")
+
+    def _arithmetic(self, op: str, arguments: list[Any]) -> _Typed:
+        _require_number(op, arguments, least=1 if op == "-" else 2, most=2)
+        values = [self.value(one) for one in arguments]
+        for one in values:
+            if one.kind not in _NUMBERS:
+                raise FilterUnusable(f"“{op}” computes with numbers, not with {_article(one.kind)}")
+        parts = [cast(one.expression, Double) for one in values]
+        if len(parts) == 1:
+            return _Typed(-parts[0], Kind.NUMBER)
+        return _Typed(_ARITHMETIC[op](*parts), Kind.NUMBER)
+
+    def _comparable(self, values: list[_Typed], op: str) -> list[_Typed]:
+        """The values as one kind: texts beside times are read as times, days beside instants are compared as days."""
+        kinds = {one.kind for one in values}
+        if kinds & _TIMES and Kind.TEXT in kinds:
+            values = [self._as_time(one) for one in values]
+            kinds = {one.kind for one in values}
+        if kinds == {Kind.DATE, Kind.INSTANT}:
+            return [self._as_day(one) for one in values]
+        if len(kinds) == 1 or kinds <= _NUMBERS:
+            return values
+        said = " and ".join(sorted(_article(kind) for kind in kinds))
+        raise FilterUnusable(f"“{op}” cannot compare {said}")
+
+    def _as_time(self, value: _Typed) -> _Typed:
+        if value.kind is not Kind.TEXT:
+            return value
+        if not isinstance(value.constant, str):
+            raise FilterUnusable("a text property cannot be compared with a time")
+        if len(value.constant) == 10:
+            day = _day(value.constant)
+            return _Typed(literal(day, Date), Kind.DATE, day)
+        instant = self._instant(value.constant)
+        return _Typed(literal(instant, DateTime(timezone=True)), Kind.INSTANT, instant)
+
+    def _as_day(self, value: _Typed) -> _Typed:
+        if value.kind is Kind.DATE:
+            return value
+        return _Typed(cast(func.timezone(self._zone.key, value.expression), Date), Kind.DATE)
+
+    # --- time ------------------------------------------------------------------------------------------
+
+    def _temporal(self, op: str, arguments: list[Any]) -> ColumnElement[bool]:
+        _require_number(op, arguments, least=2, most=2)
+        one, other = (self._span(node) for node in arguments)
+        if one.kind is not other.kind:
+            one, other = self._as_instants(one), self._as_instants(other)
+        return _TEMPORAL[op](one, other)
+
+    def _span(self, node: Any) -> _Span:
+        if isinstance(node, dict) and "interval" in node:
+            ends = node["interval"]
+            if not (isinstance(ends, list) and len(ends) == 2):
+                raise FilterUnusable("an interval has two ends")
+            return self._interval(ends)
+        value = self.value(node)
+        if value.kind is Kind.TEXT:
+            value = self._as_time(value)
+        if value.kind not in _TIMES:
+            raise FilterUnusable(f"{_article(value.kind)} is no time")
+        return _Span(value.expression, value.expression, value.kind)
+
+    def _interval(self, ends: list[Any]) -> _Span:
+        known = [None if end in ("..", "") else self._as_time(self.value(end)) for end in ends]
+        kinds = {one.kind for one in known if one is not None}
+        if not kinds <= _TIMES:
+            raise FilterUnusable("an interval lasts from one time to another")
+        first, last = (
+            None if one is None else _Span(one.expression, one.expression, one.kind) for one in known
+        )
+        if len(kinds) == 2:
+            first, last = (None if one is None else self._as_instants(one) for one in (first, last))
+        kind = first.kind if first is not None else last.kind if last is not None else Kind.INSTANT
+        unit = Date if kind is Kind.DATE else DateTime(timezone=True)
+        return _Span(
+            cast(literal("-infinity"), unit) if first is None else first.first,
+            cast(literal("infinity"), unit) if last is None else last.last,
+            kind,
+        )
+
+    def _as_instants(self, span: _Span) -> _Span:
+        if span.kind is Kind.INSTANT:
+            return span
+        midnight, last = (
+            func.timezone(self._zone.key, cast(day, DateTime())) for day in (span.first, span.last)
+        )
+        return _Span(midnight, last + _DAY, Kind.INSTANT)
+
+    def _instant(self, said: Any) -> datetime:
+        try:
+            # Python's calendar begins with year 1; who says 0000 means a beginning of all time.
+            earliest = f"0001-01-02{str(said)[10:]}"
+            found = datetime.fromisoformat(earliest if str(said).startswith("0000-") else str(said))
+        except ValueError:
+            raise FilterUnusable(
+                f"“{str(said)[:64]}” is no instant", do="Write TIMESTAMP('2026-01-02T03:04:05Z')."
+            ) from None
+        return found if found.tzinfo is not None else datetime.combine(found.date(), found.time(), self._zone)
+
+    # --- space -----------------------------------------------------------------------------------------
+
+    def _spatial(self, op: str, arguments: list[Any]) -> ColumnElement[bool]:
+        _require_number(op, arguments, least=2, most=2)
+        one, other = (self.value(node) for node in arguments)
+        for value in (one, other):
+            if value.kind is not Kind.GEOMETRY:
+                raise FilterUnusable(f"“{op}” takes geometries, not {_article(value.kind)}")
+        result: ColumnElement[bool] = getattr(func, _SPATIAL[op])(one.expression, other.expression)
+        return result
+
+    def _geometry(self, node: dict[str, Any]) -> ColumnElement[Any]:
+        shape = self._box(node["bbox"]) if "bbox" in node else self._shape(node)
+        bounds = shapely.bounds(shape)
+        if not (np.isfinite(bounds).all() and (np.abs(bounds) <= (180, 90, 180, 90)).all()):
+            raise FilterUnusable(
+                "a geometry is empty, or lies outside of ±180, ±90",
+                do="Give longitude, latitude in degrees, or name the CRS with filter-crs.",
+            )
+        reason = str(shapely.is_valid_reason(shape))
+        if reason != "Valid Geometry":
+            raise FilterUnusable(f"a geometry is not valid: {reason[:120]}", do="Mend it.")
+        ewkb: bytes = shapely.to_wkb(shapely.set_srid(shape, 4326), include_srid=True)
+        return func.ST_GeomFromEWKB(bindparam(None, ewkb, unique=True))
+
+    def _box(self, corners: Any) -> shapely.Geometry:
+        numbers = _numbers(corners)
+        if len(numbers) == 6:
+            numbers = [numbers[0], numbers[1], numbers[3], numbers[4]]
+        if len(numbers) != 4:
+            raise FilterUnusable("a BBOX has 4 or 6 numbers", do="Write BBOX(west, south, east, north).")
+        west, south, east, north = numbers
+        longest = max(abs(east - west), abs(north - south), 1e-9)
+        if self._crs is not None:
+            # A rectangle there is none here: its border goes along.
+            return self._projected(shapely.segmentize(shapely.box(west, south, east, north), longest / 32))
+        if south > north:
+            raise FilterUnusable("a BBOX has its south above its north")
+        if west > east:
+            return shapely.multipolygons(
+                [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
+            )
+        return _flat_box(west, south, east, north)
+
+    def _shape(self, node: dict[str, Any]) -> shapely.Geometry:
+        self._count_vertices(node)
+        try:
+            made = shapely.force_2d(shapely.geometry.shape(node))
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, shapely.GEOSException) as error:
+            raise FilterUnusable(f"a geometry cannot be read: {str(error)[:120]}") from None
+        return made if self._crs is None else self._projected(made)
+
+    def _count_vertices(self, node: Any) -> None:
+        numbers = _count_numbers(node.get("coordinates", node.get("geometries", [])))
+        self._vertices += numbers
+        if self._vertices > 3 * _VERTEX_LIMIT:
+            raise FilterUnusable(
+                f"the filter's geometries have more than {_VERTEX_LIMIT:,} vertices", do="Simplify them."
+            )
+
+    def _projected(self, shape: shapely.Geometry) -> shapely.Geometry:
+        assert self._crs is not None
+        return shapely.transform(shape, self._crs.lon_lat)
+
+
+def _flat_box(west: float, south: float, east: float, north: float) -> shapely.Geometry:
+    """A box as what it is: also without width or height."""
+    if west == east and south == north:
+        return shapely.Point(west, south)
+    if west == east or south == north:
+        return shapely.LineString([(west, south), (east, north)])
+    return shapely.box(west, south, east, north)
+
+
+def _numbers(values: Any) -> list[float]:
+    if not isinstance(values, list) or not all(type(one) in (int, float) for one in values):
+        raise FilterUnusable("a BBOX is a list of numbers")
+    if not all(math.isfinite(one) for one in values):
+        raise FilterUnusable("a number is not finite")
+    return [float(one) for one in values]
+
+
+def _count_numbers(value: Any) -> int:
+    # Level by level: nothing that a caller sends may exhaust Python's stack.
+    found, level = 0, [value]
+    while level:
+        following: list[Any] = []
+        for one in level:
+            if isinstance(one, list):
+                following += one
+            elif isinstance(one, dict):
+                following.append(one.get("coordinates", one.get("geometries", [])))
+            else:
+                found += 1
+        level = following
+    return found
+
+
+def _arguments(node: dict[str, Any]) -> list[Any]:
+    arguments = node.get("args", [])
+    if not isinstance(arguments, list):
+        raise FilterUnusable("“args” is a list")
+    return arguments
+
+
+def _require_number(op: str, arguments: list[Any], *, least: int, most: int | None = None) -> None:
+    if len(arguments) < least or (most is not None and len(arguments) > most):
+        wanted = str(least) if most == least else f"{least} or more" if most is None else f"{least} to {most}"
+        raise FilterUnusable(f"“{op}” takes {wanted} arguments, not {len(arguments)}")
+
+
+def _day(said: Any) -> date:
+    try:
+        if str(said).startswith("0000-"):
+            return date.min
+        return date.fromisoformat(str(said))
+    except ValueError:
+        raise FilterUnusable(f"“{str(said)[:64]}” is no date", do="Write DATE('2026-01-02').") from None
+
+
+def _article(kind: Kind) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def _without_marks(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Letters without their accents: taken apart, what is put on them goes."""
+    apart = func.normalize(value, text("NFD"))
+    return func.normalize(func.regexp_replace(apart, "[\u0300-\u036f]", "", "g"))
+
+
+def _lower(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    # Letters of every language, whatever the database's own collation knows.
+    return func.lower(collate(value, "und-x-icu"))
+
+
+def _power(base: ColumnElement[Any], exponent: ColumnElement[Any]) -> ColumnElement[Any]:
+    # Where it is no real number it is unknown, not an error.
+    undefined = or_(and_(base == 0, exponent < 0), and_(base < 0, exponent != func.floor(exponent)))
+    return case((undefined, null()), else_=func.power(base, exponent))
+
+
+_COMPARISONS: dict[str, Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]] = {
+    "=": lambda a, b: a == b,
+    "<>": lambda a, b: a != b,
+    "<": lambda a, b: a < b,
+    ">": lambda a, b: a > b,
+    "<=": lambda a, b: a <= b,
+    ">=": lambda a, b: a >= b,
+}
+_OTHER_CONDITIONS = frozenset({"isnull", "like", "between", "in"})
+_OF_TEXT: dict[str, Callable[[ColumnElement[Any]], ColumnElement[Any]]] = {
+    "casei": _lower,
+    "accenti": _without_marks,
+}
+_ARITHMETIC: dict[str, Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[Any]]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "/": lambda a, b: a / func.nullif(b, 0),
+    "div": lambda a, b: func.trunc(a / func.nullif(b, 0)),
+    "%": lambda a, b: a - b * func.trunc(a / func.nullif(b, 0)),
+    "^": _power,
+}
+_SPATIAL = {
+    f"s_{name}": f"ST_{name.capitalize()}"
+    for name in ("intersects", "disjoint", "equals", "touches", "crosses", "within", "contains", "overlaps")
+}
+_TEMPORAL: dict[str, Callable[[_Span, _Span], ColumnElement[bool]]] = {
+    "t_after": lambda a, b: a.first > b.last,
+    "t_before": lambda a, b: a.last < b.first,
+    "t_disjoint": lambda a, b: or_(a.last < b.first, a.first > b.last),
+    "t_equals": lambda a, b: and_(a.first == b.first, a.last == b.last),
+    "t_intersects": lambda a, b: and_(a.first <= b.last, a.last >= b.first),
+    "t_contains": lambda a, b: and_(a.first < b.first, a.last > b.last),
+    "t_during": lambda a, b: and_(a.first > b.first, a.last < b.last),
+    "t_finishedby": lambda a, b: and_(a.first < b.first, a.last == b.last),
+    "t_finishes": lambda a, b: and_(a.first > b.first, a.last == b.last),
+    "t_meets": lambda a, b: a.last == b.first,
+    "t_metby": lambda a, b: a.first == b.last,
+    "t_overlappedby": lambda a, b: and_(a.first > b.first, a.first < b.last, a.last > b.last),
+    "t_overlaps": lambda a, b: and_(a.first < b.first, a.last > b.first, a.last < b.last),
+    "t_startedby": lambda a, b: and_(a.first == b.first, a.last > b.last),
+    "t_starts": lambda a, b: and_(a.first == b.first, a.last < b.last),
+}
