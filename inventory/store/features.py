@@ -2,16 +2,18 @@
 
 A page is read in two steps of one transaction: first the keys of its rows (a few numbers each, so a page of
 any size knows what it returns and where it goes on before its first byte is sent), then the features by
-those keys through a server-side cursor, as text that nobody parses again.
+those keys, many at a time, as text that nobody parses again. All of a collection is read alike, its keys
+through a server-side cursor.
 
 Every statement is bound to one city, and to parameters; nothing of a request becomes SQL.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 
+import shapely
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
@@ -21,7 +23,6 @@ from sqlalchemy import (
     Text,
     and_,
     cast,
-    distinct,
     exists,
     false,
     func,
@@ -34,13 +35,14 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import OperationalError
 
 from detection.errors import CallerError, UnknownName
-from inventory.store import schema
+from inventory.domain.places import City
+from inventory.store import leaves, schema
 
 _QUERY_CANCELED = "57014"
 # An exact total that takes longer than this is left out: the page itself must not wait for it.
-_TOTAL_PATIENCE_MS = 1_500
-# Rows that the server hands over at a time; one page is never held whole.
-_ROWS_AT_A_TIME = 500
+_TOTAL_PATIENCE_MS = 100
+# Keys that the server hands over at a time where all of a collection is read.
+_KEYS_AT_A_TIME = 5_000
 # From this share of the city's ground on, walking the ids in order and testing each position beats
 # collecting all rows of the box first and sorting them; below it, the walk reads far too much
 # (470–850 ms against 14 ms for a small box among 5 million).
@@ -69,6 +71,18 @@ class CityOnPage:
     box: tuple[float, float, float, float]
     oldest_look: datetime | None
     newest_look: datetime | None
+
+    def as_city(self) -> City:
+        """For store functions that ask which city it is; its boundary is no more than the box."""
+        return City(
+            id=self.id,
+            code=self.code,
+            name=self.name,
+            time_zone=self.time_zone,
+            metric_crs=self.metric_crs,
+            boundary=shapely.MultiPolygon([shapely.box(*self.box)]),
+            boundary_given=False,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,10 +131,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """The rows of a page by key, and the key after which the next one starts (None: the last page)."""
+    """The rows of a page by key, the key after which the next one starts (None: the last page), and the key
+    before which the previous one ends (None: the first)."""
 
     rows: tuple[int, ...]
     next_after: int | None
+    previous_before: int | None = None
 
 
 def city_names(connection: Connection) -> list[tuple[str, str]]:
@@ -209,6 +225,7 @@ def page_of(
     *,
     limit: int,
     after: int | None = None,
+    before: int | None = None,
     offset: int = 0,
 ) -> Page:
     """The keys of one page, in an order that does not change between pages.
@@ -216,17 +233,44 @@ def page_of(
     Args:
         limit: rows at most, ≥ 1.
         after: the key that the page before ended with.
+        before: the key that the page after began with; read backwards from it.
         offset: rows to skip; for clients that cannot follow a cursor.
     """
     keys = _keys(city, collection, wanted)
     if after is not None:
         keys = keys.where(keys.selected_columns.key > after)
+    if before is not None:
+        keys = keys.where(keys.selected_columns.key < before)
+    ordered = _in_order(keys, city, wanted, backwards=before is not None)
     # One row more than wanted tells whether there is a next page; a total would not be needed for that.
-    rows = connection.execute(_in_order(keys, city, wanted).limit(limit + 1).offset(offset)).all()
-    shown = rows[:limit]
+    rows = connection.execute(ordered.limit(limit + 1).offset(offset)).all()
+    more, shown = len(rows) > limit, list(rows[:limit])
+    if before is not None:
+        shown.reverse()
+        forth, back = True, more
+    else:
+        forth, back = more, after is not None or offset > 0
     return Page(
-        rows=tuple(row.row_id for row in shown), next_after=shown[-1].key if len(rows) > limit else None
+        rows=tuple(row.row_id for row in shown),
+        next_after=shown[-1].key if forth and shown else None,
+        previous_before=shown[0].key if back and shown else None,
     )
+
+
+def rows_of(
+    connection: Connection, city: CityOnPage, collection: Collection, wanted: Wanted
+) -> Iterator[tuple[int, ...]]:
+    """All rows that a request matches, some thousands at a time, in the order of pages.
+
+    The caller closes the iterator before the transaction ends, unless it ran to its end.
+    """
+    # A cursor is planned for its first tenth by default; all rows are wanted.
+    connection.execute(text("SELECT set_config('cursor_tuple_fraction', '1', true)"))
+    keys = _in_order(_keys(city, collection, wanted), city, wanted)
+    streamed = {"stream_results": True, "yield_per": _KEYS_AT_A_TIME}
+    with connection.execute(keys, execution_options=streamed) as result:
+        for part in result.partitions():
+            yield tuple(row.row_id for row in part)
 
 
 def total(
@@ -239,17 +283,19 @@ def total(
 ) -> int | None:
     """How many features a request matches, exactly; None where that would take too long.
 
-    What the counts of areas answer is read from their maintained sums, so that it is the same number.
+    What counts answer comes from what they read: maintained sums, or packed points where there is a box. It is
+    the same number in milliseconds. Only the rest is counted one by one, as far as the patience goes.
     """
-    if collection is Collection.ASSETS and _is_summed(wanted):
-        return _summed(connection, city, wanted, kind="static")
-    if collection is Collection.OBSERVATIONS and wanted.current and _is_summed(wanted):
-        return _summed(connection, city, wanted, kind="mobile")
-    keys = _keys(city, collection, wanted).subquery()
+    kind = _COUNTED_KIND.get((collection, wanted.current))
+    if kind is not None and _is_counted(wanted):
+        if not wanted.boxes:
+            return _summed(connection, city, wanted, kind=kind)
+        if wanted.area is None and all(_has_inside(box) for box in wanted.boxes):
+            return _packed(connection, city, wanted, kind=kind)
     savepoint = connection.begin_nested()
     try:
         connection.execute(_SET_PATIENCE, {"patience": str(patience_ms)})
-        found = connection.execute(select(func.count(distinct(keys.c.key)))).scalar_one()
+        found = connection.execute(_count(city, collection, wanted)).scalar_one()
     except OperationalError as error:
         savepoint.rollback()
         if getattr(error.orig, "sqlstate", None) == _QUERY_CANCELED:
@@ -260,21 +306,32 @@ def total(
     return int(found)
 
 
+def _count(city: CityOnPage, collection: Collection, wanted: Wanted) -> Select[int]:
+    keys = _keys(city, collection, wanted).subquery()
+    return select(func.count()).select_from(keys)
+
+
 _SET_PATIENCE = text("SELECT set_config('statement_timeout', :patience, true)")
 
 
-def features(
-    connection: Connection, city: CityOnPage, collection: Collection, rows: Sequence[int]
-) -> Generator[str, None, None]:
-    """GeoJSON Features as text, in the order of their keys, read as they are asked for."""
-    statement = _FEATURES[collection]
-    parameters = {"city": city.id, "rows": list(rows)}
-    # A cursor is planned for its first tenth by default; all rows are wanted (3.1 s became 0.16 s for a page
-    # of 1,000 of a city just stored, of which the planner knows nothing yet).
-    connection.execute(text("SELECT set_config('cursor_tuple_fraction', '1', true)"))
-    streamed = {"stream_results": True, "yield_per": _ROWS_AT_A_TIME}
-    with connection.execute(statement, parameters, execution_options=streamed) as result:
-        yield from result.scalars()
+def texts(
+    connection: Connection,
+    city: CityOnPage,
+    collection: Collection,
+    rows: Sequence[int],
+    *,
+    separator: str = ",\n",
+) -> Iterator[bytes]:
+    """GeoJSON Features in the order of their rows, as texts of many each, with the separator between; read as
+    they are asked for."""
+    many = _ROWS_A_TEXT[collection]
+    for first in range(0, len(rows), many):
+        found = connection.execute(
+            _TEXTS[collection],
+            {"city": city.id, "rows": list(rows[first : first + many]), "separator": separator},
+        ).scalar()
+        if found:
+            yield found.encode()
 
 
 def row_of(connection: Connection, city: CityOnPage, collection: Collection, public_id: str, on: date) -> int:
@@ -323,12 +380,18 @@ def _keys(city: CityOnPage, collection: Collection, wanted: Wanted) -> Select[tu
     return _stock_keys(city, wanted) if wanted.current else _observation_keys(city, wanted)
 
 
-def _in_order(keys: Select[tuple[int, int]], city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
+def _in_order(
+    keys: Select[tuple[int, int]], city: CityOnPage, wanted: Wanted, *, backwards: bool = False
+) -> Select[tuple[int, int]]:
     walk = not wanted.boxes or _share_of_city(wanted.boxes, city) >= _WALK_FROM_SHARE
-    if walk and wanted.area is None:
-        return keys.order_by(keys.selected_columns.key)
-    found = keys.order_by(None).cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
-    return select(found.c.key, found.c.row_id).order_by(found.c.key)
+    # Of several states of an asset the latest speaks: that order is in the query, which is not turned round.
+    latest = wanted.when.interval is not None
+    if walk and wanted.area is None and not (backwards and latest):
+        key = keys.selected_columns.key
+        return keys.order_by(key.desc() if backwards else key)
+    kept = keys if latest else keys.order_by(None)
+    found = kept.cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
+    return select(found.c.key, found.c.row_id).order_by(found.c.key.desc() if backwards else found.c.key)
 
 
 def _share_of_city(boxes: Sequence[Box], city: CityOnPage) -> float:
@@ -466,8 +529,41 @@ def _area_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
     return select(area.c.id.label("key"), area.c.id.label("row_id")).where(area.c.id.in_(newest))
 
 
-def _is_summed(wanted: Wanted) -> bool:
-    return not wanted.boxes and not wanted.statuses and wanted.when.interval is None
+# Which kind of classes the collections hold that are states; (collection, whether only the current stock).
+_COUNTED_KIND = {
+    (Collection.ASSETS, False): "static",
+    (Collection.ASSETS, True): "static",
+    (Collection.OBSERVATIONS, True): "mobile",
+}
+
+
+def _is_counted(wanted: Wanted) -> bool:
+    """Whether it asks for what is listed at an instant, by class and place alone: sums and leaves hold no more."""
+    return not wanted.statuses and wanted.when.interval is None and wanted.when.as_of is not None
+
+
+def _has_inside(box: Box) -> bool:
+    return box.west < box.east and box.south < box.north
+
+
+def _packed(connection: Connection, city: CityOnPage, wanted: Wanted, *, kind: str) -> int:
+    named = schema.asset_class
+    classes = select(named.c.name).where(named.c.kind == kind)
+    if wanted.classes:
+        classes = classes.where(named.c.name.in_(wanted.classes))
+    names = list(connection.execute(classes).scalars())
+    assert wanted.when.as_of is not None
+    return sum(
+        counted.listed
+        for box in wanted.boxes
+        for counted in leaves.count_in_polygon(
+            connection,
+            city.as_city(),
+            shapely.box(box.west, box.south, box.east, box.north),
+            names,
+            wanted.when.as_of,
+        ).values()
+    )
 
 
 def _summed(connection: Connection, city: CityOnPage, wanted: Wanted, *, kind: str) -> int:
@@ -585,4 +681,17 @@ _FEATURES = {
         ) p
         ORDER BY w.place
     """),
+}
+
+# A text of so many rows is a few hundred kilobytes; outlines of areas may be long.
+_ROWS_A_TEXT = {
+    Collection.ASSETS: 1_000,
+    Collection.AREAS: 20,
+    Collection.SURVEYS: 100,
+    Collection.OBSERVATIONS: 1_000,
+}
+# One text for many rows: a row each costs the driver more than the database.
+_TEXTS = {
+    collection: text(f"SELECT string_agg(f.feature, :separator) FROM ({statement.text}) AS f (feature)")
+    for collection, statement in _FEATURES.items()
 }
