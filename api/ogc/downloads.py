@@ -22,9 +22,9 @@ from starlette.types import Receive, Scope, Send
 
 from api.links import city_url, link
 from api.ogc import formats, rendering
-from api.ogc.documents import JSON, time_stamp
+from api.ogc.documents import GEOJSON, JSON, time_stamp
 from api.ogc.formats import Format
-from api.ogc.items import wanted_of
+from api.ogc.items import PAGE_EXAMPLE, wanted_of
 from api.ogc.landing import collection_named
 from api.requests import Store
 from inventory.downloading import FileMaking, NobodyWaits
@@ -99,7 +99,14 @@ class Downloads:
 
 @router.get(
     "/cities/{city}/collections/{collection}/download",
-    responses={200: {"content": {each.media_type: {} for each in formats.DOWNLOADS}}},
+    responses={
+        200: {
+            "content": {
+                **{each.media_type: {} for each in formats.DOWNLOADS},
+                GEOJSON: {"example": PAGE_EXAMPLE},
+            }
+        }
+    },
     response_class=Response,
 )
 def download(

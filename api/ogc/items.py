@@ -38,7 +38,7 @@ _FEATURE_EXAMPLE = {
     "geometry": {"type": "Point", "coordinates": [100.9723001, 22.7766002]},
     "properties": {"class": "tree", "status": "present", "listed": True, "probability": 0.93},
 }
-_PAGE_EXAMPLE = {
+PAGE_EXAMPLE = {
     "type": "FeatureCollection",
     "timeStamp": "2026-11-22T12:00:00Z",
     "numberMatched": 1284,
@@ -78,7 +78,7 @@ class _Place:
     responses={
         200: {
             "content": {
-                GEOJSON: {"example": _PAGE_EXAMPLE},
+                GEOJSON: {"example": PAGE_EXAMPLE},
                 **{each.media_type: {} for each in formats.ITEMS if each is not formats.GEOJSON},
             }
         }
@@ -135,12 +135,15 @@ def items(
             page = Page(rows=(), next_after=None)
             matched = features.total(connection, shown, named, wanted, patience_ms=_HITS_PATIENCE_MS)
         else:
+            matched = features.known_total(connection, shown, named, wanted)
             page = features.page_of(
-                connection, shown, named, wanted,
-                limit=place.limit, after=place.after, before=place.before, offset=place.offset,
+                connection, shown, named, wanted, limit=place.limit, after=place.after,
+                before=place.before, offset=place.offset, matched=matched,
             )  # fmt: skip
-            whole = place.is_first() and page.next_after is None
-            matched = len(page.rows) if whole else features.total(connection, shown, named, wanted)
+            if matched is None and place.is_first() and page.next_after is None:
+                matched = len(page.rows)
+            elif matched is None:
+                matched = features.total(connection, shown, named, wanted)
         # A table shows fewer rows than GeoJSON would: its links say how many.
         asked = changed_query(request, limit=str(place.limit)) if as_page else changed_query(request)
         head = rendering.head(request, shown, named, page, matched, form, asked)

@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 from sqlalchemy import Connection as Connection  # the type that use cases pass on, without SQLAlchemy
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from inventory.errors import SchemaBehind, StoreBusy, StoreError, StoreUnreachable
@@ -31,6 +31,24 @@ class Patience(Enum):
     EXPORT = (120_000, 2_000)
     DECISION = (0, 30_000)
     JOB = (0, 0)
+
+
+def _beginning(patience: Patience, read_only: bool) -> str:
+    statement_ms, lock_ms = patience.value
+    said = [f"SET LOCAL statement_timeout = {statement_ms}", f"SET LOCAL lock_timeout = {lock_ms}"]
+    if read_only:
+        said.insert(0, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    if patience is Patience.HTTP:
+        # Starting helpers takes longer than most answers, and takes the cores from who else asks.
+        said.append("SET LOCAL max_parallel_workers_per_gather = 0")
+    return "; ".join(said)
+
+
+_BEGINNINGS = {
+    (patience, read_only): _beginning(patience, read_only)
+    for patience in Patience
+    for read_only in (False, True)
+}
 
 
 class _Rehearsed(Exception):
@@ -58,18 +76,10 @@ class Database:
             StoreUnreachable: the server does not answer, or went away.
             StoreBusy: a lock or an answer took longer than ``patience``.
         """
-        statement_ms, lock_ms = patience.value
         try:
             with self._engine.begin() as connection:
-                if read_only:
-                    connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-                connection.execute(
-                    text(
-                        "SELECT set_config('statement_timeout', :statement, true),"
-                        " set_config('lock_timeout', :lock, true)"
-                    ),
-                    {"statement": str(statement_ms), "lock": str(lock_ms)},
-                )
+                # Together: each way to the server and back counts where many ask at once.
+                connection.exec_driver_sql(_BEGINNINGS[patience, read_only])
                 yield connection
         except DBAPIError as error:
             raise _translated(error) from error
