@@ -132,7 +132,7 @@ def download(
     with ExitStack() as opened:
         opened.enter_context(downloads.place())
         connection = opened.enter_context(store.transaction(Patience.EXPORT, read_only=True))
-        shown = features.city_on_page(connection, city)
+        shown = features.city_on_page(connection, city, alone=True)
         wanted = wanted_of(
             connection, shown, named,
             bbox=bbox, datetime=datetime, class_=class_, area=area, level=level, status=status,

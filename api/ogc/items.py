@@ -125,7 +125,7 @@ def items(
     )
     with ExitStack() as opened:
         connection = opened.enter_context(store.transaction(Patience.HTTP, read_only=True))
-        shown = features.city_on_page(connection, city)
+        shown = features.city_on_page(connection, city, alone=not as_page)
         wanted = wanted_of(
             connection, shown, named,
             bbox=bbox, datetime=datetime, class_=class_, area=area, level=level, status=status,
@@ -172,8 +172,9 @@ def item(
     """One feature by its id; the id of an asset that is an alias gives the asset it stands for."""
     named = collection_named(collection)
     _require_crs84(crs, None)
+    as_page = wants_html(request)
     with store.transaction(read_only=True) as connection:
-        shown = features.city_on_page(connection, city)
+        shown = features.city_on_page(connection, city, alone=not as_page)
         row = features.row_of(connection, shown, named, feature, today_in(shown.time_zone))
         (document,) = parsed(next(features.texts(connection, shown, named, [row])))
     root = f"{city_url(request, shown.code)}/collections/{named}"
@@ -183,7 +184,7 @@ def item(
         link(f"{address}?f=html", "alternate", HTML, "This feature as a page"),
         link(root, "collection", JSON, "Its collection"),
     ]
-    if wants_html(request):
+    if as_page:
         return pages.page(request, "item.html", city=shown, collection=named, feature=document)
     return Response(
         orjson.dumps(document), media_type=GEOJSON, headers={"Content-Crs": rendering.CONTENT_CRS}

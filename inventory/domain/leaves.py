@@ -200,6 +200,12 @@ NO_LEAVES = Leaves(
 )
 
 
+def corners(leaves: Leaves) -> tuple[Integers, Integers, Integers]:
+    """West and south of each leaf's cell, as points are given, and its side; in units."""
+    side = np.left_shift(1, DEEPEST - leaves.depth)
+    return _gathered(leaves.key) - _WEST, _gathered(leaves.key >> np.uint64(1)) - _SOUTH, side
+
+
 def _span(depth: Integers) -> Keys:
     """Greatest difference of keys in a cell of this depth; that of the whole globe does not fit one more bit."""
     bits = (2 * (DEEPEST - depth)).astype(np.uint64)

@@ -9,9 +9,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 
+import psycopg
 from sqlalchemy import Connection as Connection  # the type that use cases pass on, without SQLAlchemy
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from inventory.errors import SchemaBehind, StoreBusy, StoreError, StoreUnreachable
 from inventory.store import migrate
@@ -19,6 +21,7 @@ from inventory.store.addresses import engine_url
 from inventory.store.cluster import open_cluster
 
 _MIGRATION_WAIT_S = 60.0
+_POOL_WAIT_S = 10.0
 _LOCK_NOT_AVAILABLE = "55P03"
 _QUERY_CANCELED = "57014"
 _INSUFFICIENT_PRIVILEGE = "42501"
@@ -39,8 +42,8 @@ def _beginning(patience: Patience, read_only: bool) -> str:
     if read_only:
         said.insert(0, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
     if patience is Patience.HTTP:
-        # Starting helpers takes longer than most answers, and takes the cores from who else asks.
-        said.append("SET LOCAL max_parallel_workers_per_gather = 0")
+        # Starting helpers, or compiling, takes longer than most answers, and takes the cores from who else asks.
+        said += ["SET LOCAL max_parallel_workers_per_gather = 0", "SET LOCAL jit = off"]
     return "; ".join(said)
 
 
@@ -62,6 +65,9 @@ class Database:
         self._engine: Engine = create_engine(
             engine_url(url),
             pool_size=pool_size,
+            # More than these would be opened and closed at each answer; who comes too late waits.
+            max_overflow=0,
+            pool_timeout=_POOL_WAIT_S,
             pool_pre_ping=True,
             connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"},
         )
@@ -83,6 +89,14 @@ class Database:
                 yield connection
         except DBAPIError as error:
             raise _translated(error) from error
+        except psycopg.Error as error:
+            # Of what is read without SQLAlchemy's help.
+            wrapped = OperationalError if isinstance(error, psycopg.OperationalError) else DBAPIError
+            raise _translated(wrapped(None, None, error)) from error
+        except PoolTimeout as error:
+            raise StoreBusy(
+                "every connection to the database is in use", do="Try again in a moment."
+            ) from error
 
     @contextmanager
     def rehearsal(self, patience: Patience = Patience.JOB) -> Iterator[Connection]:

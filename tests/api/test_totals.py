@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inventory.store import features, leaves
+from inventory.store import features
 from inventory.store.features import Box, Collection, Wanted, When
 from tests.api.conftest import MANY, Service
 
@@ -67,13 +67,13 @@ def test_a_box_is_counted_without_looking_at_its_assets(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    known = leaves.count_in_polygon
+    known = features.listed_in_box
 
     def counting(*arguments: object, **more: object) -> object:
         asked.append(1)
         return known(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(leaves, "count_in_polygon", counting)
+    monkeypatch.setattr(features, "listed_in_box", counting)
     page = service.get("/cities/many/collections/assets/items?bbox=100,22,100.05,22.05&limit=5").json()
     assert (page["numberMatched"], len(asked)) == (51 * 51, 1)
     # What packed points do not know is not asked of them.
