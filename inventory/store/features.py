@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Any
 
 import psycopg
 import shapely
@@ -49,9 +50,12 @@ _TOTAL_PATIENCE_MS = 100
 _KEYS_AT_A_TIME = 5_000
 # Walking the ids in order and testing each position beats collecting all rows of the box first and sorting
 # them, where the box holds many; where it holds few, the walk reads far too much (470–850 ms against 14 ms for a
-# small box among 5 million). Many: so many pages, or where the total is not known such a share of the ground.
-_WALK_FROM_PAGES = 10
+# small box among 5 million). Where the total is not known, many is such a share of the ground.
 _WALK_FROM_SHARE = 0.25
+# Ids follow the ground that was surveyed, so that those of a box may all come last: a walk gets about twice the
+# time that collecting takes, and is given up for it.
+_WALK_PATIENCE_MS = 20
+_COLLECTING_MS = 0.002
 
 
 class Collection(StrEnum):
@@ -260,21 +264,19 @@ def page_of(
         keys = keys.where(keys.selected_columns.key > after)
     if before is not None:
         keys = keys.where(keys.selected_columns.key < before)
-    many = None if matched is None else matched >= _WALK_FROM_PAGES * limit
-    ordered = _in_order(keys, city, wanted, many=many, backwards=before is not None)
-    # One row more than wanted tells whether there is a next page; a total would not be needed for that.
-    found = ordered.limit(limit + 1).offset(offset).subquery()
-    with _planned_anew(connection):
-        # As two arrays: so many rows cost the driver more than the database.
-        keys_found, rows_found = connection.execute(
-            select(
-                func.array_agg(aggregate_order_by(found.c.key, found.c.key)),
-                func.array_agg(aggregate_order_by(found.c.row_id, found.c.key)),
-            )
-        ).one()
+    keys_found, rows_found = _page_keys(
+        connection,
+        city,
+        wanted,
+        keys,
+        limit=limit,
+        offset=offset,
+        backwards=before is not None,
+        matched=matched,
+    )
     shown = slice(-limit, None) if before is not None else slice(limit)
-    more = len(keys_found or ()) > limit
-    shown_keys, rows = (keys_found or [])[shown], (rows_found or [])[shown]
+    more = len(keys_found) > limit
+    shown_keys, rows = keys_found[shown], rows_found[shown]
     if not shown_keys:
         return Page(rows=(), next_after=None)
     if before is not None:
@@ -286,6 +288,43 @@ def page_of(
         next_after=shown_keys[-1] if forth else None,
         previous_before=shown_keys[0] if back else None,
     )
+
+
+def _page_keys(
+    connection: Connection,
+    city: CityOnPage,
+    wanted: Wanted,
+    keys: Select[tuple[int, int]],
+    *,
+    limit: int,
+    offset: int,
+    backwards: bool,
+    matched: int | None,
+) -> tuple[list[int], list[int]]:
+    """Keys and rows of a page and, where there is one, of the row after it, by key."""
+
+    def arrays(many: bool) -> Select[Any, Any]:
+        ordered = _in_order(keys, wanted, many=many, backwards=backwards)
+        # One row more than wanted tells whether there is a next page; a total would not be needed for that.
+        found = ordered.limit(limit + 1).offset(offset).subquery()
+        # As two arrays: so many rows cost the driver more than the database.
+        return select(
+            func.array_agg(aggregate_order_by(found.c.key, found.c.key)),
+            func.array_agg(aggregate_order_by(found.c.row_id, found.c.key)),
+        )
+
+    share = _share_of_city(wanted.boxes, city) if wanted.boxes else 1.0
+    # A walk passes over so many rows until it has found a page; collecting finds all that match.
+    many = share >= _WALK_FROM_SHARE if matched is None else limit <= matched * share
+    found: tuple[Any, ...] | None = None
+    if many and matched is not None and wanted.boxes:
+        found = _in_time(connection, arrays(True), _WALK_PATIENCE_MS + int(matched * _COLLECTING_MS))
+        many = False
+    if found is None:
+        with _planned_anew(connection):
+            found = tuple(connection.execute(arrays(many)).one())
+    of_keys, of_rows = found
+    return of_keys or [], of_rows or []
 
 
 @contextmanager
@@ -310,7 +349,7 @@ def rows_of(
     """
     # A cursor is planned for its first tenth by default; all rows are wanted.
     connection.execute(text("SELECT set_config('cursor_tuple_fraction', '1', true)"))
-    keys = _in_order(_keys(city, collection, wanted), city, wanted)
+    keys = _in_order(_keys(city, collection, wanted), wanted, many=not wanted.boxes)
     streamed = {"stream_results": True, "yield_per": _KEYS_AT_A_TIME}
     with _planned_anew(connection), connection.execute(keys, execution_options=streamed) as result:
         for part in result.partitions():
@@ -347,11 +386,19 @@ def total(
     known = known_total(connection, city, collection, wanted)
     if known is not None:
         return known
+    row = _in_time(connection, _count(city, collection, wanted), patience_ms)
+    return None if row is None else int(row[0])
+
+
+def _in_time(
+    connection: Connection, statement: Select[*tuple[Any, ...]], patience_ms: int
+) -> tuple[Any, ...] | None:
+    """The one row of a statement; None where it takes too long. The transaction goes on either way."""
     savepoint = connection.begin_nested()
     try:
         connection.execute(_SET_PATIENCE, {"patience": str(patience_ms)})
         with _planned_anew(connection):
-            found = connection.execute(_count(city, collection, wanted)).scalar_one()
+            row = tuple(connection.execute(statement).one())
     except OperationalError as error:
         savepoint.rollback()
         if getattr(error.orig, "sqlstate", None) == _QUERY_CANCELED:
@@ -359,7 +406,7 @@ def total(
         raise
     # Rolled back also here: that gives the transaction its own patience back.
     savepoint.rollback()
-    return int(found)
+    return row
 
 
 def _count(city: CityOnPage, collection: Collection, wanted: Wanted) -> Select[int]:
@@ -443,21 +490,21 @@ def _keys(city: CityOnPage, collection: Collection, wanted: Wanted) -> Select[tu
 
 def _in_order(
     keys: Select[tuple[int, int]],
-    city: CityOnPage,
     wanted: Wanted,
     *,
-    many: bool | None = None,
+    many: bool,
     backwards: bool = False,
 ) -> Select[tuple[int, int]]:
-    if many is None:
-        many = not wanted.boxes or _share_of_city(wanted.boxes, city) >= _WALK_FROM_SHARE
     # Of several states of an asset the latest speaks: that order is in the query, which is not turned round.
     latest = wanted.when.interval is not None
     if many and wanted.area is None and not (backwards and latest):
         key = keys.selected_columns.key
         return keys.order_by(key.desc() if backwards else key)
-    kept = keys if latest else keys.order_by(None)
-    found = kept.cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
+    if not latest:
+        # The sum has no index: the rows are found by other means, and sorted.
+        key = keys.selected_columns.key + 0
+        return keys.order_by(None).order_by(key.desc() if backwards else key)
+    found = keys.cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
     return select(found.c.key, found.c.row_id).order_by(found.c.key.desc() if backwards else found.c.key)
 
 
