@@ -29,7 +29,7 @@ from api.ogc.landing import collection_named
 from api.requests import Store
 from inventory.downloading import FileMaking, NobodyWaits
 from inventory.errors import StoreBusy
-from inventory.store import features
+from inventory.store import feature_pages, features
 from inventory.store.database import Connection, Patience
 from inventory.store.features import CityOnPage, Collection, Wanted
 
@@ -156,7 +156,7 @@ def download(
 def _texts(
     connection: Connection, city: CityOnPage, collection: Collection, wanted: Wanted, *, separator: str
 ) -> Generator[bytes, None, None]:
-    for rows in features.rows_of(connection, city, collection, wanted):
+    for rows in feature_pages.rows_of(connection, city, collection, wanted):
         yield from features.texts(connection, city, collection, rows, separator=separator)
 
 

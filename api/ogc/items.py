@@ -17,9 +17,10 @@ from api.ogc.landing import collection_named
 from api.requests import Installation, Store, today_in
 from detection.errors import CallerError
 from inventory.feature_tables import parsed
-from inventory.store import features
+from inventory.store import feature_pages, features
 from inventory.store.database import Connection, Patience
-from inventory.store.features import CityOnPage, Collection, Page, Wanted, When
+from inventory.store.feature_pages import Page
+from inventory.store.features import CityOnPage, Collection, Wanted, When
 
 router = APIRouter(tags=["features"])
 
@@ -133,17 +134,17 @@ def items(
         )  # fmt: skip
         if resultType == "hits":
             page = Page(rows=(), next_after=None)
-            matched = features.total(connection, shown, named, wanted, patience_ms=_HITS_PATIENCE_MS)
+            matched = feature_pages.total(connection, shown, named, wanted, patience_ms=_HITS_PATIENCE_MS)
         else:
-            matched = features.known_total(connection, shown, named, wanted)
-            page = features.page_of(
+            matched = feature_pages.known_total(connection, shown, named, wanted)
+            page = feature_pages.page_of(
                 connection, shown, named, wanted, limit=place.limit, after=place.after,
                 before=place.before, offset=place.offset, matched=matched,
             )  # fmt: skip
             if matched is None and place.is_first() and page.next_after is None:
                 matched = len(page.rows)
             elif matched is None:
-                matched = features.total(connection, shown, named, wanted)
+                matched = feature_pages.total(connection, shown, named, wanted)
         # A table shows fewer rows than GeoJSON would: its links say how many.
         asked = changed_query(request, limit=str(place.limit)) if as_page else changed_query(request)
         head = rendering.head(request, shown, named, page, matched, form, asked)

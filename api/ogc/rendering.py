@@ -20,7 +20,8 @@ from api.ogc.documents import CRS84, JSON, time_stamp
 from api.ogc.formats import CSV, GEOJSON, GEOJSON_SEQ, Format
 from inventory.feature_files import BYTE_ORDER_MARK, csv_text, write_features
 from inventory.feature_tables import LAYERS, feature_batch, feature_rows, parsed
-from inventory.store.features import CityOnPage, Collection, Page
+from inventory.store.feature_pages import Page
+from inventory.store.features import CityOnPage, Collection
 
 CONTENT_CRS = f"<{CRS84}>"
 _RECORD = "\x1e"

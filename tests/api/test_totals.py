@@ -7,8 +7,9 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
-from inventory.store import features
+from inventory.store import feature_pages, features
 from inventory.store.features import Box, Collection, Wanted, When
 from tests.api.conftest import MANY, Service
 
@@ -31,8 +32,8 @@ def test_the_total_of_a_box_is_what_lies_in_it_borders_included(
     with service.database.transaction(read_only=True) as connection:
         city = features.city_on_page(connection, "many")
         wanted = Wanted(boxes=(box,), when=NOW)
-        found = features.page_of(connection, city, Collection.ASSETS, wanted, limit=MANY)
-        total = features.total(connection, city, Collection.ASSETS, wanted, patience_ms=4_000)
+        found = feature_pages.page_of(connection, city, Collection.ASSETS, wanted, limit=MANY)
+        total = feature_pages.total(connection, city, Collection.ASSETS, wanted, patience_ms=4_000)
 
     assert total == len(found.rows)
 
@@ -68,13 +69,13 @@ def test_a_box_is_counted_without_looking_at_its_assets(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    known = features.listed_in_box
+    known = feature_pages.listed_in_box
 
     def counting(*arguments: object, **more: object) -> object:
         asked.append(1)
         return known(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(features, "listed_in_box", counting)
+    monkeypatch.setattr(feature_pages, "listed_in_box", counting)
     page = service.get("/cities/many/collections/assets/items?bbox=100,22,100.05,22.05&limit=5").json()
     assert (page["numberMatched"], len(asked)) == (51 * 51, 1)
     # What packed points do not know is not asked of them.
@@ -86,7 +87,7 @@ def test_a_box_is_counted_without_looking_at_its_assets(
 def test_a_total_that_takes_too_long_is_left_out_and_the_page_comes(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "_count", lambda *_: features.text("SELECT pg_sleep(20)::text"))
+    monkeypatch.setattr(feature_pages, "_count", lambda *_: text("SELECT pg_sleep(20)::text"))
     began = datetime.now()
     answer: httpx.Response = service.get("/cities/many/collections/assets/items?status=present&limit=5")
 
@@ -104,7 +105,7 @@ def test_a_walk_that_is_given_up_gives_the_same_page(
     service: Service, monkeypatch: pytest.MonkeyPatch, patience: tuple[int, float], backwards: bool
 ) -> None:
     walked: list[bool] = []
-    known = features._in_time
+    known = feature_pages._in_time
 
     def in_time(*arguments: Any) -> Any:
         # No statement of a small city takes a millisecond: given up is what the first parameter says.
@@ -112,17 +113,17 @@ def test_a_walk_that_is_given_up_gives_the_same_page(
         walked.append(row is not None)
         return row
 
-    monkeypatch.setattr(features, "_in_time", in_time)
-    monkeypatch.setattr(features, "_WALK_PATIENCE_MS", patience[0])
-    monkeypatch.setattr(features, "_COLLECTING_MS", patience[1])
+    monkeypatch.setattr(feature_pages, "_in_time", in_time)
+    monkeypatch.setattr(feature_pages, "_WALK_PATIENCE_MS", patience[0])
+    monkeypatch.setattr(feature_pages, "_COLLECTING_MS", patience[1])
     with service.database.transaction(read_only=True) as connection:
         city = features.city_on_page(connection, "many")
         wanted = Wanted(boxes=(Box(west=100.0, south=22.0, east=100.05, north=22.05),), when=NOW)
         place = {"before" if backwards else "after": 3_000}
-        page = features.page_of(
+        page = feature_pages.page_of(
             connection, city, Collection.ASSETS, wanted, limit=7, matched=51 * 51, **place
         )
-        plain = features.page_of(connection, city, Collection.ASSETS, wanted, limit=7, **place)
+        plain = feature_pages.page_of(connection, city, Collection.ASSETS, wanted, limit=7, **place)
 
     assert walked == [patience[0] > 0]
     assert page == plain
