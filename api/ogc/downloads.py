@@ -9,8 +9,9 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -27,10 +28,10 @@ from api.ogc.formats import Format
 from api.ogc.items import PAGE_EXAMPLE, wanted_of
 from api.ogc.landing import collection_named
 from api.requests import Store
-from inventory.downloading import FileMaking, NobodyWaits
+from inventory.downloading import FileMaking
 from inventory.errors import StoreBusy
 from inventory.store import feature_pages, features
-from inventory.store.database import Connection, Patience
+from inventory.store.database import Connection, Patience, cancel
 from inventory.store.features import CityOnPage, Collection, Wanted
 
 router = APIRouter(tags=["features"])
@@ -59,7 +60,7 @@ class Downloads:
         """
         if not self._free.acquire(blocking=False):
             raise StoreBusy(
-                f"{self._at_once} downloads are under way, as many as run at once here",
+                f"as many downloads are under way as run at once here ({self._at_once})",
                 do="Try again in a minute, or read the items page by page.",
             )
         try:
@@ -142,15 +143,18 @@ def download(
         if getattr(request.state, "head_only", False):
             return rendering.Streamed(iter(()), opened.pop_all(), form=form, headers=headers)
         texts = _texts(connection, shown, named, wanted, separator=rendering.separator_of(form))
+        when_gone = partial(cancel, connection)
         # Closed first of all: a cursor closed after its transaction breaks into whatever has the connection then.
         opened.callback(texts.close)
         if form.file_form is not None:
             folder = opened.enter_context(downloads.folder())
             file = folder / f"{named}.{form.suffix}"
             making = FileMaking(named, form.file_form, file)
-            return _FileAnswer(making, file, texts, opened.pop_all(), form=form, headers=headers)
+            return _FileAnswer(
+                making, file, texts, opened.pop_all(), form=form, headers=headers, when_gone=when_gone
+            )
         chunks = rendering.body(form, named, texts, head=_head(request, shown, named), spreadsheet=bom)
-        return rendering.Streamed(chunks, opened.pop_all(), form=form, headers=headers)
+        return rendering.Streamed(chunks, opened.pop_all(), form=form, headers=headers, when_gone=when_gone)
 
 
 def _texts(
@@ -178,8 +182,11 @@ class _FileAnswer(StreamingResponse):
         *,
         form: Format,
         headers: dict[str, str],
+        when_gone: Callable[[], None],
     ) -> None:
         super().__init__(iter(()), media_type=form.content_type, headers=headers)
+        self._when_gone = when_gone
+        self._is_gone = False
         self._making = making
         self._file = file
         self._texts = texts
@@ -210,7 +217,10 @@ class _FileAnswer(StreamingResponse):
             async def watch() -> None:
                 while (await receive())["type"] != "http.disconnect":
                     pass
+                self._is_gone = True
                 self._making.give_up()
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._when_gone)
 
             group.start_soon(watch)
             try:
@@ -220,9 +230,9 @@ class _FileAnswer(StreamingResponse):
                 outcome.append(error)
             group.cancel_scope.cancel()
         (found,) = outcome
-        if isinstance(found, NobodyWaits):
-            return None
         if isinstance(found, BaseException):
+            if self._is_gone:
+                return None
             raise found
         return found
 

@@ -1,8 +1,8 @@
 """Features on their way to a caller: the head of a page, its links, and the body in each format."""
 
 import io
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import quote
 
@@ -152,18 +152,44 @@ def _file(form: Format, collection: Collection, texts: Iterable[bytes]) -> Itera
 
 
 class Streamed(StreamingResponse):
-    """An answer on its way; what was opened for it, as its transaction, ends with it, however it ends."""
+    """An answer on its way; what was opened for it, as its transaction, ends with it, however it ends.
+
+    Args:
+        when_gone: ends what still works for the answer, called when the caller hangs up.
+    """
 
     def __init__(
-        self, chunks: Iterator[bytes], opened: ExitStack, *, form: Format, headers: dict[str, str]
+        self,
+        chunks: Iterator[bytes],
+        opened: ExitStack,
+        *,
+        form: Format,
+        headers: dict[str, str],
+        when_gone: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(chunks, media_type=form.content_type, headers=headers)
         self._opened = opened
+        self._when_gone = when_gone
+        self._is_gone = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def watching() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect" and self._when_gone is not None:
+                self._is_gone = True
+                # Finished before anything is closed: it must not meet whoever has the connection next.
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._when_gone)
+            return message
+
         try:
-            with suppress(CallerGone):
-                await super().__call__(scope, receive, patient(send))
+            await super().__call__(scope, watching, patient(send))
+        except CallerGone:
+            pass
+        except Exception:
+            # What was ended for a caller who is gone says so; nobody need hear it.
+            if not self._is_gone:
+                raise
         finally:
             # Shielded: a caller who hung up must not leave a connection behind.
             with anyio.CancelScope(shield=True):

@@ -114,6 +114,13 @@ class Database:
         self._engine.dispose()
 
 
+def cancel(connection: Connection) -> None:
+    """Ends the statement that another thread runs on a connection, if there is one; that thread gets an error."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    driver.cancel()
+
+
 def _translated(error: DBAPIError) -> StoreError:
     state = getattr(error.orig, "sqlstate", None)
     if state in (_LOCK_NOT_AVAILABLE, _QUERY_CANCELED):

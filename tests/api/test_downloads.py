@@ -1,6 +1,5 @@
 """Downloads under way: how many, what they leave behind, and what happens when nobody waits any more."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -10,10 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import Connection, text
 
 from api.app import create_app
 from api.settings import Settings
 from inventory import feature_file_child
+from inventory.store import feature_pages
 from tests.api.conftest import MANY, Service
 from tests.support.server import served
 
@@ -68,7 +69,7 @@ def test_one_more_download_than_allowed_is_told_to_come_back(slow: httpx.Client,
         refused = slow.get(f"{path}?f=geojson")
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) > 0
-        assert "1 download" in refused.json()["what"]
+        assert "(1)" in refused.json()["what"]
         assert slow.get("/cities/many/collections/assets/items?limit=1").status_code == 200
 
 
@@ -78,7 +79,7 @@ def test_who_hangs_up_leaves_no_file_no_child_and_a_free_place(slow: httpx.Clien
         with begin(slow, f"{path}?f=flatgeobuf"):
             assert soon(lambda: left_in(home))
         assert soon(lambda: not left_in(home))
-    assert soon(lambda: slow.get(f"{path}?f=csv").status_code == 200)
+        assert soon(lambda: slow.get(f"{path}?f=csv").status_code == 200)
 
 
 def test_who_hangs_up_while_it_is_sent_frees_the_place_too(service: Service, home: Path) -> None:
@@ -136,4 +137,32 @@ def test_what_is_streamed_is_not_held(service: Service) -> None:
 
     assert len(parts) >= MANY // 1_000
     assert max(parts) < sum(parts) / 3
-    assert os.getpid() > 0
+
+
+@pytest.mark.parametrize("form", ["geojson", "gpkg"])
+def test_who_hangs_up_ends_the_query(
+    service: Service, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, form: str
+) -> None:
+    def sleeping(connection: Connection, *_: object) -> Iterator[tuple[int, ...]]:
+        connection.execute(text("SELECT pg_sleep(60)"))
+        yield ()
+
+    monkeypatch.setattr(feature_pages, "rows_of", sleeping)
+    settings = Settings(home=home, downloads_at_once=1)
+    with (
+        served(create_app(settings, service.database)) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        path = f"/cities/many/collections/assets/download?f={form}"
+        with begin(client, path):
+            assert soon(lambda: sleepers(service) == 1)
+        assert soon(lambda: sleepers(service) == 0)
+        monkeypatch.undo()
+        assert soon(lambda: client.get(path).status_code == 200)
+    assert caplog.text == ""
+
+
+def sleepers(service: Service) -> int:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+    with service.database.transaction() as connection:
+        return int(connection.execute(text(query)).scalar_one())
