@@ -1,12 +1,17 @@
 """Which form of a resource a caller gets: ``f=`` wins, then ``Accept``, then JSON."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import TypeVar
 
 from fastapi import Request
 
 from detection.errors import CallerError
 
 OPENAPI_TYPE = "application/vnd.oai.openapi+json;version=3.0"
+
+
+_Kind = TypeVar("_Kind")
 
 
 class Form(StrEnum):
@@ -59,15 +64,19 @@ def prefers_html(request: Request) -> bool:
     return _preferred(request.headers.get("accept", "*/*")) is Form.HTML
 
 
-def _preferred(accept: str) -> Form:
-    best, best_weight = Form.JSON, 0.0
+def preferred(accept: str, of_media_type: Mapping[str, _Kind], otherwise: _Kind) -> _Kind:
+    """What an ``Accept`` header likes best of what there is; of equals the first that it names."""
+    best, best_weight = otherwise, 0.0
     for entry in accept.split(","):
         media_type, *parameters = (part.strip().lower() for part in entry.split(";"))
         weight = _weight(parameters)
-        # The first of equals wins, as callers write what they like best first.
-        if weight > best_weight and media_type in _OF_MEDIA_TYPE:
-            best, best_weight = _OF_MEDIA_TYPE[media_type], weight
+        if weight > best_weight and media_type in of_media_type:
+            best, best_weight = of_media_type[media_type], weight
     return best
+
+
+def _preferred(accept: str) -> Form:
+    return preferred(accept, _OF_MEDIA_TYPE, Form.JSON)
 
 
 def _weight(parameters: list[str]) -> float:

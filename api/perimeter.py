@@ -32,7 +32,7 @@ _PAGE_POLICY = (
     " object-src 'none'"
 )
 _DATA_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
-_EXPOSED = "Content-Crs, Link, Location, ETag, OGC-NumberMatched, X-Trace-Id"
+_EXPOSED = "Content-Crs, Content-Disposition, Link, Location, ETag, OGC-NumberMatched, OGC-NumberReturned, X-Trace-Id"
 _LOG = logging.getLogger("urban_inventory")
 
 
@@ -79,7 +79,8 @@ class Perimeter:
         elif method == "OPTIONS":
             await self._options(scope)(scope, receive, answer)
         elif method == "HEAD":
-            # As GET, without the body, on every route.
+            # As GET, without the body, on every route; routes with a long body need not make it.
+            scope["state"]["head_only"] = True
             await self._app({**scope, "method": "GET"}, receive, answer)
         else:
             await self._app(scope, receive, answer)

@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     pool_size: int = Field(default=8, ge=1, le=100, description="Database connections held.")
     maximum_items: int = Field(default=10_000, ge=2_500, le=10_000, description="Largest page of items.")
     default_items: int = Field(default=1_000, ge=1, le=10_000, description="Page of items without “limit”.")
+    downloads_at_once: int = Field(
+        default=2, ge=1, le=50, description="Whole collections downloaded at once; each holds a connection."
+    )
     body_limit_bytes: int = Field(default=8 * 1024**2, ge=1024, description="Largest body of a request.")
     vertex_limit: int = Field(
         default=100_000, ge=4, le=100_000, description="Vertices of a polygon to count in."

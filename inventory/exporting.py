@@ -1,11 +1,9 @@
-"""The inventory as a file for other programs: GeoJSON, GeoPackage, GeoParquet, CSV.
+"""The inventory as a file for other programs: GeoJSON, GeoPackage, FlatGeobuf, GeoParquet, CSV.
 
 By default a file holds what is listed, so that its rows are the count. Rows are read and written some
 thousands at a time: memory does not grow with the city.
 """
 
-import csv
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -14,18 +12,15 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import numpy as np
 import orjson
-import pyarrow
-import pyarrow.parquet
-import pyogrio
+import pyarrow as pa
 import shapely
-from pyogrio.errors import DataSourceError
-from pyproj import CRS
 
 from detection.errors import CallerError, UnknownName
 from inventory.counting import classes_asked
 from inventory.domain.places import City
+from inventory.feature_files import BYTE_ORDER_MARK, FileForm, NotWritten, csv_text, write_features
+from inventory.feature_tables import POINT, TIME, Layer
 from inventory.store import cities, exports
 from inventory.store.database import Connection, Database, Patience
 from inventory.store.exports import AssetFilter, AssetRow
@@ -39,6 +34,7 @@ class ExportFormat(StrEnum):
 
     GEOJSON = "geojson"
     GPKG = "gpkg"
+    FLATGEOBUF = "flatgeobuf"
     GEOPARQUET = "geoparquet"
     CSV = "csv"
 
@@ -47,42 +43,45 @@ _SUFFIXES = {
     ".geojson": ExportFormat.GEOJSON,
     ".json": ExportFormat.GEOJSON,
     ".gpkg": ExportFormat.GPKG,
+    ".fgb": ExportFormat.FLATGEOBUF,
     ".parquet": ExportFormat.GEOPARQUET,
     ".geoparquet": ExportFormat.GEOPARQUET,
     ".csv": ExportFormat.CSV,
 }
 
-_TIME = pyarrow.timestamp("us", tz="UTC")
-_FIELDS: dict[str, pyarrow.DataType] = {
-    "id": pyarrow.string(),
-    "class": pyarrow.string(),
-    "status": pyarrow.string(),
-    "listed": pyarrow.bool_(),
-    "verified": pyarrow.bool_(),
-    "review": pyarrow.bool_(),
-    "probability": pyarrow.float32(),
-    "score": pyarrow.float32(),
-    "position_error_m": pyarrow.float32(),
-    "width_m": pyarrow.float32(),
-    "height_m": pyarrow.float32(),
-    "hits": pyarrow.int32(),
-    "first_seen": _TIME,
-    "last_seen": _TIME,
-    "first_missed": _TIME,
-    "evidence_kind": pyarrow.string(),
-    "evidence": pyarrow.string(),
-    "evidence_at": _TIME,
-    "survey": pyarrow.string(),
-    "scene": pyarrow.string(),
-    "model": pyarrow.string(),
-    "model_version": pyarrow.string(),
-    "source": pyarrow.string(),
-    "licence": pyarrow.string(),
-    "attribution": pyarrow.string(),
+_FILE_FORMS = {
+    ExportFormat.GPKG: FileForm.GPKG,
+    ExportFormat.FLATGEOBUF: FileForm.FLATGEOBUF,
+    ExportFormat.GEOPARQUET: FileForm.PARQUET,
 }
 
-# What a spreadsheet takes for the beginning of a formula (WE4); the wide forms are those of East Asian input.
-_FORMULA = tuple("=+-@\t\r\n\0＝＋－＠")
+_FIELDS: dict[str, pa.DataType] = {
+    "id": pa.string(),
+    "class": pa.string(),
+    "status": pa.string(),
+    "listed": pa.bool_(),
+    "verified": pa.bool_(),
+    "review": pa.bool_(),
+    "probability": pa.float32(),
+    "score": pa.float32(),
+    "position_error_m": pa.float32(),
+    "width_m": pa.float32(),
+    "height_m": pa.float32(),
+    "hits": pa.int32(),
+    "first_seen": TIME,
+    "last_seen": TIME,
+    "first_missed": TIME,
+    "evidence_kind": pa.string(),
+    "evidence": pa.string(),
+    "evidence_at": TIME,
+    "survey": pa.string(),
+    "scene": pa.string(),
+    "model": pa.string(),
+    "model_version": pa.string(),
+    "source": pa.string(),
+    "licence": pa.string(),
+    "attribution": pa.string(),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,19 +167,23 @@ def _of_code(connection: Connection, city: City, code: str, day: date) -> list[i
 
 
 def _write(batches: Iterable[list[AssetRow]], levels: list[str], file: Path, form: ExportFormat) -> int:
-    write = {
-        ExportFormat.GEOJSON: _write_geojson,
-        ExportFormat.GPKG: _write_gpkg,
-        ExportFormat.GEOPARQUET: _write_geoparquet,
-        ExportFormat.CSV: _write_csv,
-    }[form]
+    layer = Layer(name="assets", fields=_field_types(levels), geometry_type=POINT)
+    counted = _Counted(batches)
     unfinished = file.with_name(f".part-{file.name}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished.unlink(missing_ok=True)
-        written = write(batches, levels, unfinished)
+        if form is ExportFormat.GEOJSON:
+            _write_geojson(counted, levels, unfinished)
+        elif form is ExportFormat.CSV:
+            _write_csv(counted, layer, unfinished)
+        else:
+            made = (_batch(rows, layer) for rows in counted)
+            write_features(
+                pa.RecordBatchReader.from_batches(layer.schema, made), _FILE_FORMS[form], unfinished
+            )
         unfinished.replace(file)
-    except (OSError, DataSourceError) as error:
+    except (OSError, NotWritten) as error:
         raise CallerError(
             f"cannot be written: {getattr(error, 'strerror', None) or error}",
             where=str(file),
@@ -188,11 +191,20 @@ def _write(batches: Iterable[list[AssetRow]], levels: list[str], file: Path, for
         ) from error
     finally:
         unfinished.unlink(missing_ok=True)
-    return written
+    return counted.rows
 
 
-def _properties(row: AssetRow, levels: Iterable[str]) -> dict[str, Any]:
-    return row.values | {area_field(level): row.areas.get(level) for level in levels}
+class _Counted:
+    """Batches on their way, and how many rows they had."""
+
+    def __init__(self, batches: Iterable[list[AssetRow]]) -> None:
+        self._batches = batches
+        self.rows = 0
+
+    def __iter__(self) -> Iterator[list[AssetRow]]:
+        for rows in self._batches:
+            self.rows += len(rows)
+            yield rows
 
 
 def area_field(level: str) -> str:
@@ -200,94 +212,46 @@ def area_field(level: str) -> str:
     return f"area_{level}"
 
 
-def _write_geojson(batches: Iterable[list[AssetRow]], levels: list[str], file: Path) -> int:
+def _field_types(levels: Iterable[str]) -> dict[str, pa.DataType]:
+    return _FIELDS | {area_field(level): pa.string() for level in levels}
+
+
+def _batch(rows: Sequence[AssetRow], layer: Layer) -> pa.RecordBatch:
+    points = shapely.to_wkb(shapely.points([(row.lon, row.lat) for row in rows]))
+    return layer.batch([_with_areas(row) for row in rows], list(points))
+
+
+def _with_areas(row: AssetRow) -> dict[str, Any]:
+    return row.values | {area_field(level): code for level, code in row.areas.items()}
+
+
+def _write_geojson(batches: Iterable[list[AssetRow]], levels: list[str], file: Path) -> None:
     """RFC 7946, one feature a line; 7 decimals of a degree are a centimetre."""
-    written = 0
+    separator = b""
+    absent = dict.fromkeys(map(area_field, levels))
     with file.open("wb") as out:
         out.write(b'{"type":"FeatureCollection","features":[\n')
-        for row in _each(batches):
-            point = {"type": "Point", "coordinates": [round(row.lon, 7), round(row.lat, 7)]}
-            feature = {"type": "Feature", "id": row.values["id"], "geometry": point}
-            feature["properties"] = _shortened(_properties(row, levels))
-            out.write((b",\n" if written else b"") + orjson.dumps(feature))
-            written += 1
-        out.write(b"\n]}\n")
-    return written
-
-
-def _write_csv(batches: Iterable[list[AssetRow]], levels: list[str], file: Path) -> int:
-    """With a byte order mark, which spreadsheets need to see UTF-8; texts cannot become formulas (WE4)."""
-    written = 0
-    fields = _field_types(levels)
-    with file.open("w", encoding="utf-8-sig", newline="") as out:
-        # Texts quoted, numbers not: a negative number stays one.
-        table = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC)
-        table.writerow([_harmless(name) for name in (*fields, "lon", "lat")])
-        for row in _each(batches):
-            properties = _shortened(_properties(row, levels))
-            place = [round(row.lon, 7), round(row.lat, 7)]
-            table.writerow([*(_cell(properties[name]) for name in fields), *place])
-            written += 1
-    return written
-
-
-def _write_gpkg(batches: Iterable[list[AssetRow]], levels: list[str], file: Path) -> int:
-    # Here, not above: pandas takes half a second to load, which most commands need not wait for.
-    import geopandas
-
-    written = 0
-    for rows in _at_least_one(batches):
-        frame = _table(rows, levels).to_pandas()
-        points = shapely.points([(row.lon, row.lat) for row in rows] or np.empty((0, 2)))
-        placed = geopandas.GeoDataFrame(frame, geometry=points, crs="EPSG:4326")
-        pyogrio.write_dataframe(
-            placed, file, layer="assets", driver="GPKG", geometry_type="Point", append=written > 0
-        )
-        written += len(rows)
-    return written
-
-
-def _write_geoparquet(batches: Iterable[list[AssetRow]], levels: list[str], file: Path) -> int:
-    """GeoParquet 1.1: points as WKB, longitude first, the CRS written out."""
-    column = {"encoding": "WKB", "geometry_types": ["Point"], "crs": CRS.from_epsg(4326).to_json_dict()}
-    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-    schema = _schema(levels).append(pyarrow.field("geometry", pyarrow.binary()))
-    schema = schema.with_metadata({"geo": json.dumps(geo)})
-    written = 0
-    with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as out:
         for rows in batches:
-            points = shapely.to_wkb(shapely.points([(row.lon, row.lat) for row in rows]))
-            table = _table(rows, levels).append_column("geometry", pyarrow.array(points, pyarrow.binary()))
-            out.write_table(table.cast(schema))
-            written += len(rows)
-    return written
+            for row in rows:
+                point = {"type": "Point", "coordinates": [round(row.lon, 7), round(row.lat, 7)]}
+                feature = {"type": "Feature", "id": row.values["id"], "geometry": point}
+                feature["properties"] = _shortened(row.values | absent | _with_areas(row))
+                out.write(separator + orjson.dumps(feature))
+                separator = b",\n"
+        out.write(b"\n]}\n")
 
 
-def _field_types(levels: Iterable[str]) -> dict[str, pyarrow.DataType]:
-    return _FIELDS | {area_field(level): pyarrow.string() for level in levels}
+def _write_csv(batches: Iterable[list[AssetRow]], layer: Layer, file: Path) -> None:
+    """With a byte order mark, which spreadsheets need to see UTF-8."""
+    with file.open("w", encoding="utf-8", newline="") as out:
+        out.write(BYTE_ORDER_MARK + csv_text([layer.csv_header]))
+        for rows in batches:
+            out.write(csv_text(_csv_row(row, layer) for row in rows))
 
 
-def _schema(levels: Iterable[str]) -> pyarrow.Schema:
-    return pyarrow.schema(list(_field_types(levels).items()))
-
-
-def _table(rows: Sequence[AssetRow], levels: list[str]) -> pyarrow.Table:
-    return pyarrow.Table.from_pylist([_properties(row, levels) for row in rows], schema=_schema(levels))
-
-
-def _each(batches: Iterable[list[AssetRow]]) -> Iterator[AssetRow]:
-    for rows in batches:
-        yield from rows
-
-
-def _at_least_one(batches: Iterable[list[AssetRow]]) -> Iterator[list[AssetRow]]:
-    """An empty batch where there is none: a file without rows still has its fields."""
-    nothing = True
-    for rows in batches:
-        nothing = False
-        yield rows
-    if nothing:
-        yield []
+def _csv_row(row: AssetRow, layer: Layer) -> list[Any]:
+    values = _shortened(_with_areas(row))
+    return [*(values.get(name) for name in layer.fields), round(row.lon, 7), round(row.lat, 7)]
 
 
 def _shortened(properties: dict[str, Any]) -> dict[str, Any]:
@@ -296,16 +260,3 @@ def _shortened(properties: dict[str, Any]) -> dict[str, Any]:
         name: float(f"{value:.6g}") if isinstance(value, float) else value
         for name, value in properties.items()
     }
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return _harmless(value) if isinstance(value, str) else value
-
-
-def _harmless(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text

@@ -32,7 +32,7 @@ def export(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write assets with all that is public about them: GeoJSON, GeoPackage, GeoParquet or CSV.
+    """Write assets with all that is public about them: GeoJSON, GeoPackage, FlatGeobuf, GeoParquet or CSV.
 
     By default what is listed, so that the rows are the count.
     """

@@ -8,6 +8,7 @@ from fastapi import Request
 
 from api.links import Link, base_url, city_url, link
 from api.negotiation import OPENAPI_TYPE
+from api.ogc import formats
 from inventory.store.features import CityOnPage, Collection
 
 CRS84 = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
@@ -107,7 +108,25 @@ def collection(request: Request, city: CityOnPage, named: Collection, count: int
         "links": [
             *_self_and_page(address, JSON),
             link(f"{address}/items", "items", GEOJSON, f"{about.title} as GeoJSON"),
-            link(f"{address}/items?f=html", "items", HTML, f"{about.title} as a page"),
+            *(
+                link(
+                    f"{address}/items?f={each.name}",
+                    "items",
+                    each.media_type,
+                    f"{about.title} as {each.title}",
+                )
+                for each in formats.LINKED
+                if each is not formats.GEOJSON
+            ),
+            *(
+                link(
+                    f"{address}/download?f={each.name}",
+                    "enclosure",
+                    each.media_type,
+                    f"All {named} as {each.title}",
+                )
+                for each in formats.DOWNLOADS
+            ),
             link(f"{base_url(request)}/attribution", "license", HTML, "Whose imagery this is"),
         ],
     }

@@ -1,37 +1,36 @@
-"""Items of the collections: pages of GeoJSON streamed from the database, and single features."""
+"""Items of the collections: pages of features, read from the database, and single features."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import quote
 
-import anyio
 import orjson
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from api import pages
-from api.links import Link, changed_query, city_url, header_value, link, with_query
+from api.links import changed_query, city_url, link
 from api.negotiation import wants_html
-from api.ogc import parameters
-from api.ogc.documents import CRS84, GEOJSON, HTML, JSON, time_stamp
+from api.ogc import formats, parameters, rendering
+from api.ogc.documents import CRS84, GEOJSON, HTML, JSON
 from api.ogc.landing import collection_named
 from api.requests import Installation, Store, today_in
 from detection.errors import CallerError
-from inventory.store import features
+from inventory.feature_tables import parsed
+from inventory.store import feature_pages, features
 from inventory.store.database import Connection, Patience
-from inventory.store.features import CityOnPage, Collection, Page, Wanted, When
+from inventory.store.feature_pages import Page
+from inventory.store.features import CityOnPage, Collection, Wanted, When
 
 router = APIRouter(tags=["features"])
 
-_FEATURES_A_CHUNK = 250
 # A page for people shows so many rows at most: a table of ten thousand helps nobody.
 _ROWS_ON_A_PAGE = 500
 _ROWS_WITHOUT_LIMIT = 50
-_CONTENT_CRS = f"<{CRS84}>"
+# Who asks for the total alone waits for it; who asks for a page wants the page.
+_HITS_PATIENCE_MS = 4_000
+# The answer with so many features is small enough to be held.
+_ROWS_AT_ONCE = 1_000
 _CRS84_NAMES = frozenset({CRS84, "OGC:CRS84", "urn:ogc:def:crs:OGC:1.3:CRS84"})
 
 _FEATURE_EXAMPLE = {
@@ -40,7 +39,7 @@ _FEATURE_EXAMPLE = {
     "geometry": {"type": "Point", "coordinates": [100.9723001, 22.7766002]},
     "properties": {"class": "tree", "status": "present", "listed": True, "probability": 0.93},
 }
-_PAGE_EXAMPLE = {
+PAGE_EXAMPLE = {
     "type": "FeatureCollection",
     "timeStamp": "2026-11-22T12:00:00Z",
     "numberMatched": 1284,
@@ -63,17 +62,29 @@ _Crs = Annotated[str | None, Query(description="Only CRS84, which is what is ser
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
-    """Where in a collection a page starts."""
+    """Where in a collection a page starts: after a key, or so that it ends before one."""
 
     limit: int
     after: int | None
+    before: int | None
     offset: int
+
+    def is_first(self) -> bool:
+        """Whether it is the first page."""
+        return self.after is None and self.before is None and self.offset == 0
 
 
 @router.get(
     "/cities/{city}/collections/{collection}/items",
-    responses={200: {"content": {GEOJSON: {"example": _PAGE_EXAMPLE}, HTML: {}}}},
-    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": {
+                GEOJSON: {"example": PAGE_EXAMPLE},
+                **{each.media_type: {} for each in formats.ITEMS if each is not formats.GEOJSON},
+            }
+        }
+    },
+    response_class=Response,
 )
 def items(
     request: Request,
@@ -98,41 +109,57 @@ def items(
     ] = "results",
     cursor: Annotated[str | None, Query(description="From a “next” link.")] = None,
     offset: Annotated[int | None, Query(ge=0, description="Features to skip; prefer “next” links.")] = None,
+    bom: Annotated[bool, Query(description="CSV: false for programs, without byte order mark.")] = True,
 ) -> Response:
-    """A page of a collection's features, as GeoJSON or as a table."""
+    """A page of a collection's features, in the format that is asked for."""
     named = collection_named(collection)
     _require_crs84(crs, bbox_crs)
-    as_page = wants_html(request)
-    most = _ROWS_ON_A_PAGE if as_page else settings.maximum_items
-    place = _Place(
-        limit=min(limit or (_ROWS_WITHOUT_LIMIT if as_page else settings.default_items), most),
-        after=parameters.decode_cursor(cursor),
-        offset=_checked_offset(offset or 0),
+    form = formats.format_asked(request, formats.ITEMS, otherwise=formats.GEOJSON)
+    as_page = form is formats.HTML
+    place = _place(
+        min(
+            limit or (_ROWS_WITHOUT_LIMIT if as_page else settings.default_items),
+            _ROWS_ON_A_PAGE if as_page else settings.maximum_items,
+        ),
+        cursor,
+        offset or 0,
     )
     with ExitStack() as opened:
         connection = opened.enter_context(store.transaction(Patience.HTTP, read_only=True))
-        shown = features.city_on_page(connection, city)
-        wanted = _wanted(
+        shown = features.city_on_page(connection, city, alone=not as_page)
+        wanted = wanted_of(
             connection, shown, named,
             bbox=bbox, datetime=datetime, class_=class_, area=area, level=level, status=status,
             current=bool(current),
         )  # fmt: skip
-        matched = features.total(connection, shown, named, wanted)
         if resultType == "hits":
             page = Page(rows=(), next_after=None)
+            matched = feature_pages.total(connection, shown, named, wanted, patience_ms=_HITS_PATIENCE_MS)
         else:
-            page = features.page_of(
-                connection, shown, named, wanted, limit=place.limit, after=place.after, offset=place.offset
-            )
+            matched = feature_pages.known_total(connection, shown, named, wanted)
+            page = feature_pages.page_of(
+                connection, shown, named, wanted, limit=place.limit, after=place.after,
+                before=place.before, offset=place.offset, matched=matched,
+            )  # fmt: skip
+            if matched is None and place.is_first() and page.next_after is None:
+                matched = len(page.rows)
+            elif matched is None:
+                matched = feature_pages.total(connection, shown, named, wanted)
         # A table shows fewer rows than GeoJSON would: its links say how many.
         asked = changed_query(request, limit=str(place.limit)) if as_page else changed_query(request)
-        head = _head(request, shown, named, page, matched, asked)
-        # Closed before the transaction is: a cursor closed later breaks into whatever has the connection then.
-        lines = opened.enter_context(closing(features.features(connection, shown, named, page.rows)))
+        head = rendering.head(request, shown, named, page, matched, form, asked)
+        texts = features.texts(connection, shown, named, page.rows, separator=rendering.separator_of(form))
         if as_page:
-            found = [orjson.loads(line) for line in lines]
+            found = [feature for text in texts for feature in parsed(text)]
             return pages.page(request, "items.html", city=shown, collection=named, head=head, features=found)
-        return _Streamed(_chunks(head, lines), opened.pop_all(), headers=_headers(head))
+        headers = rendering.headers(head)
+        if form not in (formats.GEOJSON, formats.GEOJSON_SEQ):
+            headers |= rendering.as_file(shown, named, form)
+        chunks = rendering.body(form, named, texts, head=head, spreadsheet=bom)
+        if len(page.rows) <= _ROWS_AT_ONCE:
+            # Held whole it is sent without a thread waiting between its parts.
+            return Response(b"".join(chunks), media_type=form.content_type, headers=headers)
+        return rendering.Streamed(chunks, opened.pop_all(), form=form, headers=headers)
 
 
 @router.get(
@@ -146,10 +173,11 @@ def item(
     """One feature by its id; the id of an asset that is an alias gives the asset it stands for."""
     named = collection_named(collection)
     _require_crs84(crs, None)
+    as_page = wants_html(request)
     with store.transaction(read_only=True) as connection:
-        shown = features.city_on_page(connection, city)
+        shown = features.city_on_page(connection, city, alone=not as_page)
         row = features.row_of(connection, shown, named, feature, today_in(shown.time_zone))
-        document = orjson.loads(next(features.features(connection, shown, named, [row])))
+        (document,) = parsed(next(features.texts(connection, shown, named, [row])))
     root = f"{city_url(request, shown.code)}/collections/{named}"
     address = f"{root}/items/{quote(str(document['id']), safe='')}"
     document["links"] = [
@@ -157,12 +185,14 @@ def item(
         link(f"{address}?f=html", "alternate", HTML, "This feature as a page"),
         link(root, "collection", JSON, "Its collection"),
     ]
-    if wants_html(request):
+    if as_page:
         return pages.page(request, "item.html", city=shown, collection=named, feature=document)
-    return Response(orjson.dumps(document), media_type=GEOJSON, headers={"Content-Crs": _CONTENT_CRS})
+    return Response(
+        orjson.dumps(document), media_type=GEOJSON, headers={"Content-Crs": rendering.CONTENT_CRS}
+    )
 
 
-def _wanted(
+def wanted_of(
     connection: Connection,
     city: CityOnPage,
     collection: Collection,
@@ -175,6 +205,11 @@ def _wanted(
     status: str | None,
     current: bool,
 ) -> Wanted:
+    """The conditions of a request, read; the area is the version in force at the time asked for.
+
+    Raises:
+        CallerError, TimeUnusable, UnknownName: what a parameter says is nothing of its kind.
+    """
     span = parameters.read_span(datetime, city.time_zone)
     today = today_in(city.time_zone)
     dates = (today, today) if span is None else parameters.local_dates(span, city.time_zone)
@@ -202,78 +237,23 @@ def _when(span: parameters.Span, *, is_state: bool) -> When:
     return When(interval=(span.start, span.end))
 
 
-def _checked_offset(offset: int) -> int:
+def _place(limit: int, cursor: str | None, offset: int) -> _Place:
     if offset > parameters.MAXIMUM_OFFSET:
         raise CallerError(
             f"offset={offset} is more than {parameters.MAXIMUM_OFFSET}",
             do="Follow the “next” links: their cursor reaches everything.",
         )
-    return offset
+    key = parameters.decode_cursor(cursor)
+    backwards = key is not None and key < 0
+    return _Place(
+        limit=limit,
+        after=None if backwards else key,
+        before=-key if key is not None and backwards else None,
+        offset=offset,
+    )
 
 
 def _require_crs84(*names: str | None) -> None:
     for name in names:
         if name is not None and name.strip("<>") not in _CRS84_NAMES:
             raise CallerError(f"the CRS “{name[:80]}” is not served", do=f"Use {CRS84}.")
-
-
-def _head(
-    request: Request,
-    city: CityOnPage,
-    collection: Collection,
-    page: Page,
-    matched: int | None,
-    asked: list[tuple[str, str]],
-) -> dict[str, Any]:
-    """The members of a FeatureCollection before its features."""
-    root = f"{city_url(request, city.code)}/collections/{collection}"
-    address = f"{root}/items"
-    links: list[Link] = [
-        link(with_query(address, asked), "self", GEOJSON, "This page"),
-        link(
-            with_query(address, changed_query(request, f="html")), "alternate", HTML, "This page for people"
-        ),
-        link(root, "collection", JSON, "Its collection"),
-    ]
-    if page.next_after is not None:
-        onwards = changed_query(request, cursor=parameters.encode_cursor(page.next_after), offset=None)
-        links.append(link(with_query(address, onwards), "next", GEOJSON, "The next page"))
-    return {
-        "type": "FeatureCollection",
-        "timeStamp": time_stamp(),
-        **({} if matched is None else {"numberMatched": matched}),
-        "numberReturned": len(page.rows),
-        "links": links,
-    }
-
-
-def _headers(head: dict[str, Any]) -> dict[str, str]:
-    headers = {"Content-Crs": _CONTENT_CRS, "Link": header_value(head["links"])}
-    if "numberMatched" in head:
-        headers["OGC-NumberMatched"] = str(head["numberMatched"])
-    return headers
-
-
-def _chunks(head: dict[str, Any], lines: Iterator[str]) -> Iterator[bytes]:
-    yield orjson.dumps(head)[:-1] + b',"features":['
-    separator = ""
-    while chunk := list(islice(lines, _FEATURES_A_CHUNK)):
-        yield (separator + ",\n".join(chunk)).encode()
-        separator = ",\n"
-    yield b"]}"
-
-
-class _Streamed(StreamingResponse):
-    """A page on its way; its transaction ends with it, however it ends."""
-
-    def __init__(self, chunks: Iterator[bytes], opened: ExitStack, *, headers: dict[str, str]) -> None:
-        super().__init__(chunks, media_type=GEOJSON, headers=headers)
-        self._opened = opened
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            # Shielded: a caller who hung up must not leave a connection behind.
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._opened.close)

@@ -12,7 +12,7 @@ from api.ogc.parameters import end_of_today
 from api.requests import Installation, Store, today_in
 from detection.errors import UnknownName
 from detection.taxonomy import ClassKind, shipped_taxonomy
-from inventory.store import features
+from inventory.store import feature_pages, features
 from inventory.store.database import Database
 from inventory.store.features import CityOnPage, Collection, Wanted
 
@@ -136,6 +136,6 @@ def _city_and_totals(
         today = today_in(shown.time_zone)
         everything = Wanted(when=end_of_today(today, shown.time_zone), local_dates=(today, today))
         return shown, {
-            each: features.total(connection, shown, each, everything, patience_ms=_COUNT_PATIENCE_MS)
+            each: feature_pages.total(connection, shown, each, everything, patience_ms=_COUNT_PATIENCE_MS)
             for each in wanted
         }

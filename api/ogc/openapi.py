@@ -10,11 +10,14 @@ from fastapi import Request
 
 from api.links import city_url
 from api.negotiation import OPENAPI_TYPE
+from api.ogc import formats
 from api.ogc.documents import ABOUT, CRS84, GEOJSON, HTML, JSON
 from api.version import program_version
 from inventory.store.features import CityOnPage, Collection
 
 _Json = dict[str, Any]
+# Parameters of items that a download does not take.
+_OF_PAGES = ("limit", "cursor", "offset", "resultType", "crs", "bbox-crs")
 
 
 def document(request: Request, city: CityOnPage, *, default_limit: int, maximum_limit: int) -> _Json:
@@ -75,10 +78,22 @@ def _of_collection(named: Collection) -> _Json:
     common = ("limit", "bbox", "datetime", "cursor", "offset", "resultType", "crs", "bbox-crs")
     parameters = [_ref("parameters", each) for each in common]
     parameters += [_ref("parameters", each) for each in about.filters]
+    conditions = [each for each in parameters if each not in [_ref("parameters", name) for name in _OF_PAGES]]
     return {
         f"/collections/{named}": _get(f"get{name}Collection", about.title, _ok(JSON, "collection")),
         f"/collections/{named}/items": _get(
-            f"get{name}", about.description, _ok(GEOJSON, "featureCollection"), parameters
+            f"get{name}",
+            about.description,
+            _features_as(formats.ITEMS),
+            [*parameters, _ref("parameters", "bom")],
+            form="f-items",
+        ),
+        f"/collections/{named}/download": _get(
+            f"download{name}",
+            f"All {named} that match, as a file",
+            _features_as(formats.DOWNLOADS),
+            [*conditions, _ref("parameters", "bom")],
+            form="f-download",
         ),
         f"/collections/{named}/items/{{featureId}}": _get(
             f"get{name}Feature", f"One of {named}", _ok(GEOJSON, "feature"), [_ref("parameters", "featureId")]
@@ -87,14 +102,20 @@ def _of_collection(named: Collection) -> _Json:
 
 
 def _get(
-    operation: str, summary: str, ok: _Json, parameters: list[_Json] | None = None, *, tag: str = "features"
+    operation: str,
+    summary: str,
+    ok: _Json,
+    parameters: list[_Json] | None = None,
+    *,
+    tag: str = "features",
+    form: str = "f",
 ) -> _Json:
     return {
         "get": {
             "operationId": operation,
             "summary": summary,
             "tags": [tag],
-            "parameters": [*(parameters or []), _ref("parameters", "f")],
+            "parameters": [*(parameters or []), _ref("parameters", form)],
             "responses": _responses(ok),
         }
     }
@@ -109,6 +130,13 @@ def _ok(media_type: str, schema: str) -> _Json:
     if media_type != OPENAPI_TYPE:
         content[HTML] = {"schema": {"type": "string"}}
     return {"description": "The resource.", "content": content}
+
+
+def _features_as(among: tuple[formats.Format, ...]) -> _Json:
+    text: _Json = {"type": "string"}
+    content = {each.media_type: {"schema": text} for each in among}
+    content[GEOJSON] = {"schema": _ref("schemas", "featureCollection")}
+    return {"description": "Features.", "content": content}
 
 
 def _ref(kind: str, name: str) -> _Json:
@@ -150,8 +178,17 @@ def _parameters(default_limit: int, maximum_limit: int) -> _Json:
         "as_of": _query(
             "as_of", {"type": "string", "format": "date"}, "Counts at the end of this local day."
         ),
+        "bom": _query(
+            "bom", {"type": "boolean", "default": True}, "CSV: false leaves out the byte order mark."
+        ),
         "f": _query("f", {"type": "string", "enum": ["json", "geojson", "html"]}, "The form of the answer."),
+        "f-items": _query("f", _names(formats.ITEMS), "The format of the features."),
+        "f-download": _query("f", _names(formats.DOWNLOADS), "The format of the file."),
     }
+
+
+def _names(among: tuple[formats.Format, ...]) -> _Json:
+    return {"type": "string", "enum": [each.name for each in among]}
 
 
 def _query(name: str, schema: _Json, description: str) -> _Json:

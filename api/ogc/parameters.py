@@ -164,13 +164,14 @@ def _unreadable(value: str) -> TimeUnusable:
     )
 
 
-def encode_cursor(key: int) -> str:
-    """The cursor after a key, opaque to clients and safe in a URI."""
-    return base64.urlsafe_b64encode(str(key).encode()).decode().rstrip("=")
+def encode_cursor(key: int, *, backwards: bool = False) -> str:
+    """The cursor after a key, or of the page that ends before it; opaque to clients and safe in a URI."""
+    text = f"-{key}" if backwards else str(key)
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def decode_cursor(value: str | None) -> int | None:
-    """The key that a cursor stands for.
+    """The key that a cursor stands for; negative: of the page that ends before it.
 
     Raises:
         CallerError: it is not one of ours.
@@ -181,7 +182,7 @@ def decode_cursor(value: str | None) -> int | None:
         key = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         key = b""
-    if not re.fullmatch(rb"[0-9]{1,18}", key):
+    if not re.fullmatch(rb"-?[0-9]{1,18}", key):
         raise CallerError("the cursor is not one of ours", do="Follow the “next” link, or start without it.")
     return int(key)
 

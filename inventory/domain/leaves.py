@@ -13,9 +13,12 @@ from inventory.domain.evidence import Integers
 from inventory.domain.quadtree import (
     DEEPEST,
     NO_CELLS,
+    SOUTH,
+    WEST,
     Bools,
     Cells,
     Keys,
+    column_row,
     morton,
     shared_halvings,
     span,
@@ -160,6 +163,12 @@ class Leaves:
 NO_LEAVES = Leaves(
     key=np.empty(0, np.uint64), **{name: np.empty(0, np.int64) for name in Leaves.__slots__ if name != "key"}
 )
+
+
+def corners(leaves: Leaves) -> tuple[Integers, Integers, Integers]:
+    """West and south of each leaf's cell, as points are given, and its side; in units."""
+    west, south = column_row(leaves.key)
+    return west - WEST, south - SOUTH, np.left_shift(1, DEEPEST - leaves.depth)
 
 
 def by_latitude(events: Events, begin: Integers) -> Events:

@@ -7,6 +7,7 @@ __all__ = [
     "cluster_upgrade",
     "copy",
     "database",
+    "feature_pages",
     "features",
     "leaves",
     "reviews",

@@ -9,9 +9,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 
+import psycopg
 from sqlalchemy import Connection as Connection  # the type that use cases pass on, without SQLAlchemy
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from inventory.errors import SchemaBehind, StoreBusy, StoreError, StoreUnreachable
 from inventory.store import migrate
@@ -19,6 +21,7 @@ from inventory.store.addresses import engine_url
 from inventory.store.cluster import open_cluster
 
 _MIGRATION_WAIT_S = 60.0
+_POOL_WAIT_S = 10.0
 _LOCK_NOT_AVAILABLE = "55P03"
 _QUERY_CANCELED = "57014"
 _INSUFFICIENT_PRIVILEGE = "42501"
@@ -33,6 +36,24 @@ class Patience(Enum):
     JOB = (0, 0)
 
 
+def _beginning(patience: Patience, read_only: bool) -> str:
+    statement_ms, lock_ms = patience.value
+    said = [f"SET LOCAL statement_timeout = {statement_ms}", f"SET LOCAL lock_timeout = {lock_ms}"]
+    if read_only:
+        said.insert(0, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    if patience is Patience.HTTP:
+        # Starting helpers, or compiling, takes longer than most answers, and takes the cores from who else asks.
+        said += ["SET LOCAL max_parallel_workers_per_gather = 0", "SET LOCAL jit = off"]
+    return "; ".join(said)
+
+
+_BEGINNINGS = {
+    (patience, read_only): _beginning(patience, read_only)
+    for patience in Patience
+    for read_only in (False, True)
+}
+
+
 class _Rehearsed(Exception):
     """Ends a rehearsal, and with it its transaction."""
 
@@ -44,6 +65,9 @@ class Database:
         self._engine: Engine = create_engine(
             engine_url(url),
             pool_size=pool_size,
+            # More than these would be opened and closed at each answer; who comes too late waits.
+            max_overflow=0,
+            pool_timeout=_POOL_WAIT_S,
             pool_pre_ping=True,
             connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"},
         )
@@ -58,21 +82,21 @@ class Database:
             StoreUnreachable: the server does not answer, or went away.
             StoreBusy: a lock or an answer took longer than ``patience``.
         """
-        statement_ms, lock_ms = patience.value
         try:
             with self._engine.begin() as connection:
-                if read_only:
-                    connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-                connection.execute(
-                    text(
-                        "SELECT set_config('statement_timeout', :statement, true),"
-                        " set_config('lock_timeout', :lock, true)"
-                    ),
-                    {"statement": str(statement_ms), "lock": str(lock_ms)},
-                )
+                # Together: each way to the server and back counts where many ask at once.
+                connection.exec_driver_sql(_BEGINNINGS[patience, read_only])
                 yield connection
         except DBAPIError as error:
             raise _translated(error) from error
+        except psycopg.Error as error:
+            # Of what is read without SQLAlchemy's help.
+            wrapped = OperationalError if isinstance(error, psycopg.OperationalError) else DBAPIError
+            raise _translated(wrapped(None, None, error)) from error
+        except PoolTimeout as error:
+            raise StoreBusy(
+                "every connection to the database is in use", do="Try again in a moment."
+            ) from error
 
     @contextmanager
     def rehearsal(self, patience: Patience = Patience.JOB) -> Iterator[Connection]:
@@ -88,6 +112,13 @@ class Database:
     def close(self) -> None:
         """Gives all connections back."""
         self._engine.dispose()
+
+
+def cancel(connection: Connection) -> None:
+    """Ends the statement that another thread runs on a connection, if there is one; that thread gets an error."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    driver.cancel()
 
 
 def _translated(error: DBAPIError) -> StoreError:

@@ -7,8 +7,8 @@ before is known to be out of date.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -24,6 +24,7 @@ from inventory.errors import StoreError
 from inventory.store.copy import copy_rows
 from inventory.store.schema import leaf
 
+_T = TypeVar("_T")
 _KEPT_EVENTS = 20_000_000
 """Events of all classes of which what was read is kept: 14 bytes each."""
 _LIST = (
@@ -159,6 +160,14 @@ class PackedClass:
         self._kind_of = np.empty(self._events.total, _OF)
         self._kind = np.empty(self._kinds.total, _KIND)
         self._has_places, self._has_kinds, self._has_kind_of = (np.zeros(len(leaves), bool) for _ in range(3))
+
+        self._parts: dict[str, Any] = {}
+
+    def part(self, name: str, made: Callable[[], _T]) -> _T:
+        """What ``made`` gives, made once: what else there is to know of these leaves."""
+        if name not in self._parts:
+            self._parts[name] = made()
+        return cast("_T", self._parts[name])
 
     def places(self, connection: Connection, rows: Integers) -> tuple[Floats, Floats]:
         """Units from the globe's south-west corner of every event of some leaves, by leaf and latitude.

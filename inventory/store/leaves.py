@@ -162,7 +162,7 @@ def _count_class(connection: Connection, packed: PackedClass, over: PolygonOverL
     count = Counted(listed=int(leaves.listed[settled].sum()), verified=int(leaves.verified[settled].sum()))
     # Of the other leaves inside what they sum up to then is read, and not where.
     changing = border.inside[(leaves.newest[border.inside] > until) & (leaves.oldest[border.inside] <= until)]
-    count += _sum(packed.kinds(connection, changing), until)
+    count += sum_of_kinds(packed.kinds(connection, changing), until)
     x, y = packed.places(connection, border.crossed)
     inside = over.contains_points(border, leaves, x, y)
     plain = (leaves.plain[border.crossed] > 0) & (leaves.newest[border.crossed] <= until)
@@ -173,7 +173,8 @@ def _count_class(connection: Connection, packed: PackedClass, over: PolygonOverL
     return count + Counted(listed=int(happened["listed"].sum()), verified=int(happened["verified"].sum()))
 
 
-def _sum(kinds: NDArray[Any], until: int) -> Counted:
+def sum_of_kinds(kinds: NDArray[Any], until: int) -> Counted:
+    """What events add up to at an instant, as ``PackedClass.kinds`` gives them."""
     happened = kinds[kinds["at"] <= until]
     events = happened["events"].astype(np.int64)
     return Counted(

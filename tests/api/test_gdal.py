@@ -6,6 +6,7 @@ In a process of its own: GDAL keeps Python's lock while it waits, and the servic
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pyogrio
@@ -78,3 +79,58 @@ def test_gdal_reads_the_other_collections(service: Service, layer: str) -> None:
     found = read(service, "town", layer=layer)
 
     assert len(found["ids"]) == service.get(f"/cities/town/collections/{layer}").json()["itemCount"]
+
+
+def download(service: Service, city: str, form: str, suffix: str, folder: Path) -> Path:
+    file = folder / f"{city}.{suffix}"
+    answer = service.get(f"/cities/{city}/collections/assets/download?f={form}")
+    assert answer.status_code == 200
+    file.write_bytes(answer.content)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"),
+    [
+        ("flatgeobuf", "fgb"),
+        ("gpkg", "gpkg"),
+        ("geojson", "geojson"),
+        ("geojsonseq", "geojsonl"),
+        ("csv", "csv"),
+    ],
+)
+def test_gdal_reads_downloads_with_the_ids_and_places_of_the_items(
+    service: Service, tmp_path: Path, form: str, suffix: str
+) -> None:
+    file = download(service, "many", form, suffix, tmp_path)
+    options = {"X_POSSIBLE_NAMES": "longitude", "Y_POSSIBLE_NAMES": "latitude"} if form == "csv" else {}
+    found = pyogrio.read_dataframe(file, **options)
+    items = read(service, "many", layer="assets")
+
+    assert len(found) == MANY
+    assert sorted(found["id"]) == sorted(items["ids"])
+    assert list(found.total_bounds) == pytest.approx(items["bounds"], abs=1e-7)
+
+
+def test_a_flatgeobuf_has_an_index_that_gdal_asks(service: Service, tmp_path: Path) -> None:
+    file = download(service, "many", "flatgeobuf", "fgb", tmp_path)
+    told = pyogrio.read_info(file)
+    boxed = pyogrio.read_dataframe(file, bbox=(100.0, 22.0, 100.0095, 22.0095))
+
+    assert told["features"] == MANY
+    assert told["capabilities"]["fast_spatial_filter"]
+    assert len(boxed) == 100
+
+
+def test_gdal_reads_a_page_as_flatgeobuf_from_its_address(service: Service) -> None:
+    script = (
+        "import sys, pyogrio\n"
+        "print(len(pyogrio.read_dataframe('/vsicurl_streaming/' + sys.argv[1], driver='FlatGeobuf')))"
+    )
+    address = f"{service.url}/cities/few/collections/assets/items?f=flatgeobuf&limit=30"
+    answer = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, address],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert answer.stdout.strip() == "30", answer.stderr

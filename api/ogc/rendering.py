@@ -1,0 +1,209 @@
+"""Features on their way to a caller: the head of a page, its links, and the body in each format."""
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+import anyio.to_thread
+import orjson
+import pyarrow as pa
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from api.links import Link, changed_query, city_url, header_value, link, with_query
+from api.ogc import formats, parameters
+from api.ogc.documents import CRS84, JSON, time_stamp
+from api.ogc.formats import CSV, GEOJSON, GEOJSON_SEQ, Format
+from inventory.feature_files import BYTE_ORDER_MARK, csv_text, write_features
+from inventory.feature_tables import LAYERS, feature_batch, feature_rows, parsed
+from inventory.store.feature_pages import Page
+from inventory.store.features import CityOnPage, Collection
+
+CONTENT_CRS = f"<{CRS84}>"
+_RECORD = "\x1e"
+"""What begins a record of a GeoJSON text sequence (RFC 8142); each ends with a line feed."""
+_STILL_S = 60
+"""A caller who takes nothing for so long holds a connection of the database for nothing."""
+
+
+class CallerGone(Exception):
+    """Nobody takes the answer any more."""
+
+
+def separator_of(form: Format) -> str:
+    """What stands between two Features in the texts that ``body`` takes for a format."""
+    return f"\n{_RECORD}" if form is GEOJSON_SEQ else ",\n"
+
+
+def head(
+    request: Request,
+    city: CityOnPage,
+    collection: Collection,
+    page: Page,
+    matched: int | None,
+    form: Format,
+    asked: list[tuple[str, str]],
+) -> dict[str, Any]:
+    """The members of a FeatureCollection before its features.
+
+    Args:
+        asked: the request's parameters, as its links repeat them.
+    """
+    root = f"{city_url(request, city.code)}/collections/{collection}"
+    address = f"{root}/items"
+    links = [
+        link(with_query(address, asked), "self", form.media_type, "This page"),
+        *(
+            link(with_query(address, changed_query(request, f=other.name)), "alternate", other.media_type,
+                 f"This page as {other.title}")
+            for other in formats.LINKED if other is not form
+        ),
+        link(root, "collection", JSON, "Its collection"),
+    ]  # fmt: skip
+    # A link repeats what its reader may not ask for again by Accept.
+    asked = asked if form is GEOJSON else [*((n, v) for n, v in asked if n != "f"), ("f", form.name)]
+    for rel, title, key, backwards in (
+        ("next", "The next page", page.next_after, False),
+        ("prev", "The previous page", page.previous_before, True),
+    ):
+        if key is not None:
+            cursor = parameters.encode_cursor(key, backwards=backwards)
+            kept = [(name, value) for name, value in asked if name not in ("cursor", "offset")]
+            links.append(link(with_query(address, [*kept, ("cursor", cursor)]), rel, form.media_type, title))
+    return {
+        "type": "FeatureCollection",
+        "timeStamp": time_stamp(),
+        **({} if matched is None else {"numberMatched": matched}),
+        "numberReturned": len(page.rows),
+        "links": links,
+    }
+
+
+def headers(head: dict[str, Any]) -> dict[str, str]:
+    """The HTTP headers that say the same as the head: formats without a place for it need them."""
+    links: list[Link] = head["links"]
+    said = {"Content-Crs": CONTENT_CRS, "Link": header_value(links)}
+    if "numberMatched" in head:
+        said["OGC-NumberMatched"] = str(head["numberMatched"])
+    said["OGC-NumberReturned"] = str(head["numberReturned"])
+    return said
+
+
+def as_file(city: CityOnPage, collection: Collection, form: Format) -> dict[str, str]:
+    """The header that names a file: a plain name for everybody, and the city's own for who can read it."""
+    plain = f"{city.code}-{collection}.{form.suffix}"
+    own = quote(f"{city.name}-{collection}.{form.suffix}".replace("/", "-"), safe="")
+    return {"Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{own}"}
+
+
+def body(
+    form: Format,
+    collection: Collection,
+    texts: Iterable[bytes],
+    *,
+    head: dict[str, Any],
+    spreadsheet: bool = True,
+) -> Iterator[bytes]:
+    """The body of an answer, as it comes.
+
+    Args:
+        texts: Features, with the format's own separator between.
+        head: of a FeatureCollection; other formats leave it to the headers.
+        spreadsheet: a CSV for spreadsheets: with a byte order mark, and no formulas.
+    """
+    if form is GEOJSON:
+        return _geojson(texts, head)
+    if form is GEOJSON_SEQ:
+        return (_RECORD.encode() + text + b"\n" for text in texts)
+    if form is CSV:
+        return _csv(collection, texts, spreadsheet=spreadsheet)
+    return _file(form, collection, texts)
+
+
+def _geojson(texts: Iterable[bytes], head: dict[str, Any]) -> Iterator[bytes]:
+    before = orjson.dumps(head)[:-1] + b',"features":['
+    for text in texts:
+        yield before + text
+        before = b",\n"
+    # Without a feature nothing of it has been sent yet.
+    yield (b"]}" if before == b",\n" else before + b"]}")
+
+
+def _csv(collection: Collection, texts: Iterable[bytes], *, spreadsheet: bool) -> Iterator[bytes]:
+    layer = LAYERS[collection]
+    mark = BYTE_ORDER_MARK if spreadsheet else ""
+    yield (mark + csv_text([layer.csv_header])).encode()
+    for text in texts:
+        yield csv_text(feature_rows(layer, parsed(text)), spreadsheet=spreadsheet).encode()
+
+
+def _file(form: Format, collection: Collection, texts: Iterable[bytes]) -> Iterator[bytes]:
+    layer, whole = LAYERS[collection], io.BytesIO()
+    batches = pa.RecordBatchReader.from_batches(
+        layer.schema, [feature_batch(layer, parsed(text)) for text in texts]
+    )
+    assert form.file_form is not None
+    write_features(batches, form.file_form, whole)
+    yield whole.getvalue()
+
+
+class Streamed(StreamingResponse):
+    """An answer on its way; what was opened for it, as its transaction, ends with it, however it ends.
+
+    Args:
+        when_gone: ends what still works for the answer, called when the caller hangs up.
+    """
+
+    def __init__(
+        self,
+        chunks: Iterator[bytes],
+        opened: ExitStack,
+        *,
+        form: Format,
+        headers: dict[str, str],
+        when_gone: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(chunks, media_type=form.content_type, headers=headers)
+        self._opened = opened
+        self._when_gone = when_gone
+        self._is_gone = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def watching() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect" and self._when_gone is not None:
+                self._is_gone = True
+                # Finished before anything is closed: it must not meet whoever has the connection next.
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._when_gone)
+            return message
+
+        try:
+            await super().__call__(scope, watching, patient(send))
+        except CallerGone:
+            pass
+        except Exception:
+            # What was ended for a caller who is gone says so; nobody need hear it.
+            if not self._is_gone:
+                raise
+        finally:
+            # Shielded: a caller who hung up must not leave a connection behind.
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._opened.close)
+
+
+def patient(send: Send) -> Send:
+    """``send`` that gives up a caller who takes nothing any more."""
+
+    async def sending(message: Message) -> None:
+        try:
+            with anyio.fail_after(_STILL_S):
+                await send(message)
+        except TimeoutError:
+            raise CallerGone from None
+
+    return sending
