@@ -3,7 +3,7 @@
 from fastapi import Depends, FastAPI
 
 from api import cities, counts, problem_answers, source, web_files
-from api.ogc import downloads, items, landing
+from api.ogc import downloads, items, landing, schemas
 from api.perimeter import Perimeter
 from api.requests import refuse_unknown_parameters
 from api.settings import Settings
@@ -30,7 +30,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
         settings.home / "cache" / "downloads", at_once=settings.downloads_at_once
     )
     problem_answers.add_handlers(app)
-    for room in (cities, landing, downloads, items, counts, source, web_files):
+    for room in (cities, landing, downloads, items, counts, source, web_files, schemas):
         app.include_router(room.router)
     app.add_middleware(
         Perimeter,

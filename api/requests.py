@@ -1,7 +1,8 @@
 """What every route needs of a request: the database, and that no parameter is unknown."""
 
+from collections.abc import Callable
 from datetime import date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from fastapi import Depends, Request
@@ -11,8 +12,23 @@ from api.settings import Settings
 from detection.errors import CallerError
 from inventory.store.database import Database
 
+_Route = TypeVar("_Route", bound=Callable[..., Any])
+
 # Known on every resource: QGIS, GDAL and ArcGIS append a user's own parameters to each request.
 _ALWAYS_KNOWN = frozenset({"f", "token", "lang"})
+
+
+_MORE_PARAMETERS = "_more_parameters"
+
+
+def takes_also(names: Callable[[Request], frozenset[str]]) -> Callable[[_Route], _Route]:
+    """Marks a route that takes parameters beside those it declares: which ones depends on the request."""
+
+    def marked(route: _Route) -> _Route:
+        setattr(route, _MORE_PARAMETERS, names)
+        return route
+
+    return marked
 
 
 def _database(request: Request) -> Database:
@@ -45,6 +61,10 @@ def refuse_unknown_parameters(request: Request) -> None:
         raise CallerError("the address has a NUL in it", do="Leave it out.")
     route: Any = request.scope.get("route")
     known = _declared(route.dependant) | _ALWAYS_KNOWN if hasattr(route, "dependant") else _ALWAYS_KNOWN
+    more: Callable[[Request], frozenset[str]] | None = getattr(
+        getattr(route, "endpoint", None), _MORE_PARAMETERS, None
+    )
+    known |= more(request) if more is not None else frozenset()
     unknown = sorted(set(request.query_params) - known)
     if unknown:
         names = ", ".join(sorted(known - _ALWAYS_KNOWN)) or "none"

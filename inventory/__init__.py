@@ -27,6 +27,7 @@ __all__ = [
     "migrating",
     "model_comparison",
     "onboarding",
+    "packing",
     "polygons",
     "removing",
     "reviewing",

@@ -9,17 +9,50 @@ from fastapi import Request
 from api.links import Link, base_url, city_url, link
 from api.negotiation import OPENAPI_TYPE
 from api.ogc import formats
+from api.ogc.crs import CRS84, served
+from detection.errors import UnknownName
 from inventory.store.features import CityOnPage, Collection
 
-CRS84 = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
 GEOJSON = "application/geo+json"
 JSON = "application/json"
 HTML = "text/html"
 
 # Only what answers: QGIS pushes down filters to whatever is declared.
-CONFORMANCE = tuple(
-    f"http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/{name}"
-    for name in ("core", "oas30", "html", "geojson")
+_SPEC = "http://www.opengis.net/spec"
+_CLASSES = {
+    "ogcapi-features-1/1.0": ("core", "oas30", "html", "geojson"),
+    "ogcapi-features-2/1.0": ("crs",),
+    "ogcapi-features-3/1.0": ("filter", "features-filter", "queryables", "queryables-query-parameters"),
+    "ogcapi-features-5/1.0": ("schemas", "returnables-and-receivables", "queryables", "core-roles-features"),
+    "cql2/1.0": (
+        "cql2-text",
+        "cql2-json",
+        "basic-cql2",
+        "advanced-comparison-operators",
+        "case-insensitive-comparison",
+        "accent-insensitive-comparison",
+        "basic-spatial-functions",
+        # Withdrawn, but the only name that QGIS knew until 3.44.
+        "basic-spatial-operators",
+        "basic-spatial-functions-plus",
+        "spatial-functions",
+        "temporal-functions",
+        "arithmetic",
+        "property-property",
+    ),
+}
+CONFORMANCE = tuple(f"{_SPEC}/{part}/conf/{name}" for part, names in _CLASSES.items() for name in names)
+
+
+SCHEMA = "application/schema+json"
+_REL = "http://www.opengis.net/def/rel/ogc/1.0"
+# The standard's relation, and the one word that GDAL compares with.
+_SCHEMAS = (
+    ("queryables", f"{_REL}/queryables", "What filters may name"),
+    ("queryables", "queryables", "What filters may name"),
+    ("schema", f"{_REL}/schema", "What features hold"),
+    ("schema", "[ogc-rel:schema]", "What features hold"),
+    ("feature-schema", "describedby", "A feature’s schema, as GeoJSON"),
 )
 
 
@@ -54,6 +87,19 @@ ABOUT = {
         filters=("class", "area", "level", "current"),
     ),
 }
+
+
+def collection_named(name: str) -> Collection:
+    """The collection of that name.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    try:
+        return Collection(name)
+    except ValueError:
+        known = ", ".join(Collection)
+        raise UnknownName(f"no collection is called “{name[:64]}”", do=f"Collections: {known}.") from None
 
 
 def landing(request: Request, city: CityOnPage) -> dict[str, Any]:
@@ -103,7 +149,7 @@ def collection(request: Request, city: CityOnPage, named: Collection, count: int
         "itemType": "feature",
         **({} if count is None else {"itemCount": count}),
         "extent": _extent(city),
-        "crs": [CRS84],
+        "crs": [each.uri for each in served(city)],
         "storageCrs": CRS84,
         "links": [
             *_self_and_page(address, JSON),
@@ -127,6 +173,7 @@ def collection(request: Request, city: CityOnPage, named: Collection, count: int
                 )
                 for each in formats.DOWNLOADS
             ),
+            *(link(f"{address}/{name}", rel, SCHEMA, title) for name, rel, title in _SCHEMAS),
             link(f"{base_url(request)}/attribution", "license", HTML, "Whose imagery this is"),
         ],
     }

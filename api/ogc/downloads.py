@@ -17,17 +17,18 @@ from typing import IO, Annotated
 
 import anyio
 import anyio.to_thread
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from api.links import city_url, link
 from api.ogc import formats, rendering
-from api.ogc.documents import GEOJSON, JSON, time_stamp
+from api.ogc.conditions import Conditions, queryables_asked
+from api.ogc.crs import CRS84
+from api.ogc.documents import GEOJSON, JSON, collection_named, time_stamp
 from api.ogc.formats import Format
-from api.ogc.items import PAGE_EXAMPLE, wanted_of
-from api.ogc.landing import collection_named
-from api.requests import Store
+from api.ogc.items import PAGE_EXAMPLE
+from api.requests import Store, takes_also
 from inventory.downloading import FileMaking
 from inventory.errors import StoreBusy
 from inventory.store import feature_pages, features
@@ -110,20 +111,13 @@ class Downloads:
     },
     response_class=Response,
 )
+@takes_also(queryables_asked)
 def download(
     request: Request,
     store: Store,
     city: str,
     collection: str,
-    bbox: Annotated[str | None, Query(description="west,south,east,north in degrees")] = None,
-    datetime: Annotated[str | None, Query(description="As of items.", examples=["2026-01-02"])] = None,
-    class_: Annotated[str | None, Query(alias="class", description="Names, with commas between.")] = None,
-    area: Annotated[str | None, Query(description="Code of an area.")] = None,
-    level: Annotated[str | None, Query(description="Level of the area, or of areas.")] = None,
-    status: Annotated[
-        str | None, Query(description="present, doubtful, gone or rejected: listed or not.")
-    ] = None,
-    current: Annotated[bool | None, Query(description="Observations: the stock of mobile classes.")] = None,
+    conditions: Annotated[Conditions, Depends()],
     bom: Annotated[bool, Query(description="CSV: false for programs, without byte order mark.")] = True,
 ) -> Response:
     """All features of a collection that match, as a file."""
@@ -134,12 +128,8 @@ def download(
         opened.enter_context(downloads.place())
         connection = opened.enter_context(store.transaction(Patience.EXPORT, read_only=True))
         shown = features.city_on_page(connection, city, alone=True)
-        wanted = wanted_of(
-            connection, shown, named,
-            bbox=bbox, datetime=datetime, class_=class_, area=area, level=level, status=status,
-            current=bool(current),
-        )  # fmt: skip
-        headers = {"Content-Crs": rendering.CONTENT_CRS, **rendering.as_file(shown, named, form)}
+        wanted = conditions.wanted(request, connection, shown, named)
+        headers = {"Content-Crs": f"<{CRS84}>", **rendering.as_file(shown, named, form)}
         if getattr(request.state, "head_only", False):
             return rendering.Streamed(iter(()), opened.pop_all(), form=form, headers=headers)
         texts = _texts(connection, shown, named, wanted, separator=rendering.separator_of(form))

@@ -6,21 +6,22 @@ from typing import Annotated, Literal
 from urllib.parse import quote
 
 import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api import pages
 from api.links import changed_query, city_url, link
 from api.negotiation import wants_html
 from api.ogc import formats, parameters, rendering
-from api.ogc.documents import CRS84, GEOJSON, HTML, JSON
-from api.ogc.landing import collection_named
-from api.requests import Installation, Store, today_in
+from api.ogc.conditions import Conditions, queryables_asked
+from api.ogc.crs import CRS84, Crs, in_crs, in_crs_text, read_crs
+from api.ogc.documents import GEOJSON, HTML, JSON, collection_named
+from api.ogc.formats import Format
+from api.requests import Installation, Store, takes_also, today_in
 from detection.errors import CallerError
 from inventory.feature_tables import parsed
 from inventory.store import feature_pages, features
-from inventory.store.database import Connection, Patience
+from inventory.store.database import Patience
 from inventory.store.feature_pages import Page
-from inventory.store.features import CityOnPage, Collection, Wanted, When
 
 router = APIRouter(tags=["features"])
 
@@ -31,7 +32,6 @@ _ROWS_WITHOUT_LIMIT = 50
 _HITS_PATIENCE_MS = 4_000
 # The answer with so many features is small enough to be held.
 _ROWS_AT_ONCE = 1_000
-_CRS84_NAMES = frozenset({CRS84, "OGC:CRS84", "urn:ogc:def:crs:OGC:1.3:CRS84"})
 
 _FEATURE_EXAMPLE = {
     "type": "Feature",
@@ -48,16 +48,8 @@ PAGE_EXAMPLE = {
     "features": [_FEATURE_EXAMPLE],
 }
 
-_Bbox = Annotated[
-    str | None,
-    Query(description="west,south,east,north in degrees", examples=["100.9,22.7,101.0,22.8"]),
-]
-_Datetime = Annotated[
-    str | None,
-    Query(description="Date, instant or START/END; a date is a whole local day.", examples=["2026-01-02"]),
-]
 _Limit = Annotated[int | None, Query(ge=1, description="Features on a page, at most 10,000.")]
-_Crs = Annotated[str | None, Query(description="Only CRS84, which is what is served.", examples=[CRS84])]
+_Crs = Annotated[str | None, Query(description="One of the collection’s “crs”.", examples=[CRS84])]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,24 +78,16 @@ class _Place:
     },
     response_class=Response,
 )
+@takes_also(queryables_asked)
 def items(
     request: Request,
     store: Store,
     settings: Installation,
     city: str,
     collection: str,
-    bbox: _Bbox = None,
-    datetime: _Datetime = None,
+    conditions: Annotated[Conditions, Depends()],
     limit: _Limit = None,
-    class_: Annotated[str | None, Query(alias="class", description="Names, with commas between.")] = None,
-    area: Annotated[str | None, Query(description="Code of an area.")] = None,
-    level: Annotated[str | None, Query(description="Level of the area, or of areas.")] = None,
-    status: Annotated[
-        str | None, Query(description="present, doubtful, gone or rejected: listed or not.")
-    ] = None,
-    current: Annotated[bool | None, Query(description="Observations: the stock of mobile classes.")] = None,
     crs: _Crs = None,
-    bbox_crs: Annotated[_Crs, Query(alias="bbox-crs")] = None,
     resultType: Annotated[
         Literal["results", "hits"], Query(description="hits: the total alone.")
     ] = "results",
@@ -113,7 +97,6 @@ def items(
 ) -> Response:
     """A page of a collection's features, in the format that is asked for."""
     named = collection_named(collection)
-    _require_crs84(crs, bbox_crs)
     form = formats.format_asked(request, formats.ITEMS, otherwise=formats.GEOJSON)
     as_page = form is formats.HTML
     place = _place(
@@ -127,11 +110,9 @@ def items(
     with ExitStack() as opened:
         connection = opened.enter_context(store.transaction(Patience.HTTP, read_only=True))
         shown = features.city_on_page(connection, city, alone=not as_page)
-        wanted = wanted_of(
-            connection, shown, named,
-            bbox=bbox, datetime=datetime, class_=class_, area=area, level=level, status=status,
-            current=bool(current),
-        )  # fmt: skip
+        answered_in = read_crs(crs, shown, "crs")
+        _require_lon_lat(answered_in, form)
+        wanted = conditions.wanted(request, connection, shown, named)
         if resultType == "hits":
             page = Page(rows=(), next_after=None)
             matched = feature_pages.total(connection, shown, named, wanted, patience_ms=_HITS_PATIENCE_MS)
@@ -149,10 +130,12 @@ def items(
         asked = changed_query(request, limit=str(place.limit)) if as_page else changed_query(request)
         head = rendering.head(request, shown, named, page, matched, form, asked)
         texts = features.texts(connection, shown, named, page.rows, separator=rendering.separator_of(form))
+        if not answered_in.is_lon_lat:
+            texts = (in_crs_text(text, answered_in, rendering.separator_of(form)) for text in texts)
         if as_page:
             found = [feature for text in texts for feature in parsed(text)]
             return pages.page(request, "items.html", city=shown, collection=named, head=head, features=found)
-        headers = rendering.headers(head)
+        headers = rendering.headers(head, answered_in)
         if form not in (formats.GEOJSON, formats.GEOJSON_SEQ):
             headers |= rendering.as_file(shown, named, form)
         chunks = rendering.body(form, named, texts, head=head, spreadsheet=bom)
@@ -172,12 +155,12 @@ def item(
 ) -> Response:
     """One feature by its id; the id of an asset that is an alias gives the asset it stands for."""
     named = collection_named(collection)
-    _require_crs84(crs, None)
     as_page = wants_html(request)
     with store.transaction(read_only=True) as connection:
         shown = features.city_on_page(connection, city, alone=not as_page)
+        answered_in = read_crs(crs, shown, "crs")
         row = features.row_of(connection, shown, named, feature, today_in(shown.time_zone))
-        (document,) = parsed(next(features.texts(connection, shown, named, [row])))
+        (document,) = in_crs(parsed(next(features.texts(connection, shown, named, [row]))), answered_in)
     root = f"{city_url(request, shown.code)}/collections/{named}"
     address = f"{root}/items/{quote(str(document['id']), safe='')}"
     document["links"] = [
@@ -188,53 +171,8 @@ def item(
     if as_page:
         return pages.page(request, "item.html", city=shown, collection=named, feature=document)
     return Response(
-        orjson.dumps(document), media_type=GEOJSON, headers={"Content-Crs": rendering.CONTENT_CRS}
+        orjson.dumps(document), media_type=GEOJSON, headers={"Content-Crs": f"<{answered_in.uri}>"}
     )
-
-
-def wanted_of(
-    connection: Connection,
-    city: CityOnPage,
-    collection: Collection,
-    *,
-    bbox: str | None,
-    datetime: str | None,
-    class_: str | None,
-    area: str | None,
-    level: str | None,
-    status: str | None,
-    current: bool,
-) -> Wanted:
-    """The conditions of a request, read; the area is the version in force at the time asked for.
-
-    Raises:
-        CallerError, TimeUnusable, UnknownName: what a parameter says is nothing of its kind.
-    """
-    span = parameters.read_span(datetime, city.time_zone)
-    today = today_in(city.time_zone)
-    dates = (today, today) if span is None else parameters.local_dates(span, city.time_zone)
-    is_state = collection is Collection.ASSETS or current
-    return Wanted(
-        boxes=parameters.read_boxes(bbox),
-        when=parameters.end_of_today(today, city.time_zone)
-        if span is None
-        else _when(span, is_state=is_state),
-        local_dates=dates,
-        classes=parameters.read_names(class_),
-        statuses=parameters.read_names(status),
-        levels=parameters.read_names(level) if area is None else (),
-        area=None
-        if area is None
-        else features.area_version(connection, city.id, area, level=level, on=dates[1] or today),
-        current=current,
-    )
-
-
-def _when(span: parameters.Span, *, is_state: bool) -> When:
-    """States are asked for as of the end of a date; surveys and observations for any time within it."""
-    if is_state and span.single:
-        return When(as_of=span.end)
-    return When(interval=(span.start, span.end))
 
 
 def _place(limit: int, cursor: str | None, offset: int) -> _Place:
@@ -253,7 +191,8 @@ def _place(limit: int, cursor: str | None, offset: int) -> _Place:
     )
 
 
-def _require_crs84(*names: str | None) -> None:
-    for name in names:
-        if name is not None and name.strip("<>") not in _CRS84_NAMES:
-            raise CallerError(f"the CRS “{name[:80]}” is not served", do=f"Use {CRS84}.")
+def _require_lon_lat(crs: Crs, form: Format) -> None:
+    if not crs.is_lon_lat and form not in (formats.GEOJSON, formats.GEOJSON_SEQ, formats.HTML):
+        raise CallerError(
+            f"crs: {form.title} comes in {CRS84} alone", do="Ask for GeoJSON, or leave crs out."
+        )

@@ -10,7 +10,6 @@ from api.negotiation import OPENAPI_TYPE, wants_html
 from api.ogc import documents, openapi
 from api.ogc.parameters import end_of_today
 from api.requests import Installation, Store, today_in
-from detection.errors import UnknownName
 from detection.taxonomy import ClassKind, shipped_taxonomy
 from inventory.store import feature_pages, features
 from inventory.store.database import Database
@@ -90,7 +89,7 @@ def collections(request: Request, store: Store, city: str) -> Response:
 )
 def collection(request: Request, store: Store, city: str, collection: str) -> Response:
     """One collection: its extent, its number of items, and where they are."""
-    named = collection_named(collection)
+    named = documents.collection_named(collection)
     shown, totals = _city_and_totals(store, city, [named])
     document = documents.collection(request, shown, named, totals[named])
     if wants_html(request):
@@ -113,19 +112,6 @@ def description(request: Request, store: Store, settings: Installation, city: st
     if wants_html(request):
         return pages.page(request, "api.html", city=shown, document=document)
     return JSONResponse(document, media_type=OPENAPI_TYPE)
-
-
-def collection_named(name: str) -> Collection:
-    """The collection of that name.
-
-    Raises:
-        UnknownName: there is none.
-    """
-    try:
-        return Collection(name)
-    except ValueError:
-        known = ", ".join(Collection)
-        raise UnknownName(f"no collection is called “{name[:64]}”", do=f"Collections: {known}.") from None
 
 
 def _city_and_totals(

@@ -11,9 +11,13 @@ from fastapi import Request
 from api.links import city_url
 from api.negotiation import OPENAPI_TYPE
 from api.ogc import formats
-from api.ogc.documents import ABOUT, CRS84, GEOJSON, HTML, JSON
+from api.ogc.crs import CRS84, served
+from api.ogc.documents import ABOUT, GEOJSON, HTML, JSON, SCHEMA
+from api.ogc.filters import JSON as CQL2_JSON
+from api.ogc.filters import TEXT, simple_queryables
+from api.ogc.schemas import OF_KIND, description
 from api.version import program_version
-from inventory.store.features import CityOnPage, Collection
+from inventory.store.features import CityOnPage, Collection, queryables_of
 
 _Json = dict[str, Any]
 # Parameters of items that a download does not take.
@@ -26,7 +30,7 @@ def document(request: Request, city: CityOnPage, *, default_limit: int, maximum_
         "openapi": "3.0.3",
         "info": {
             "title": f"Inventory of {city.name}",
-            "description": "OGC API Features 1.0 of one city’s inventory, and its counts.",
+            "description": "OGC API Features of one city’s inventory, and its counts.",
             "version": program_version(),
             "contact": {"name": "the operator of this service", "url": city_url(request, city.code)},
             "license": {"name": "Imagery and counts: see attribution"},
@@ -35,7 +39,7 @@ def document(request: Request, city: CityOnPage, *, default_limit: int, maximum_
         "tags": [{"name": "features", "description": "OGC API Features"}, {"name": "counts"}],
         "paths": _paths(),
         "components": {
-            "parameters": _parameters(default_limit, maximum_limit),
+            "parameters": _parameters(city, default_limit, maximum_limit),
             "schemas": _schemas(),
             "responses": {
                 "Problem": {
@@ -75,9 +79,18 @@ def _paths() -> _Json:
 def _of_collection(named: Collection) -> _Json:
     about = ABOUT[named]
     name = str(named).capitalize()
-    common = ("limit", "bbox", "datetime", "cursor", "offset", "resultType", "crs", "bbox-crs")
+    common = (
+        *("limit", "bbox", "datetime", "cursor", "offset", "resultType", "crs", "bbox-crs"),
+        *("filter", "filter-lang", "filter-crs"),
+    )
     parameters = [_ref("parameters", each) for each in common]
     parameters += [_ref("parameters", each) for each in about.filters]
+    # Written out, not by reference: QGIS and GDAL read only these.
+    parameters += [
+        _query(name, OF_KIND[one.kind], description(name))
+        for name, one in queryables_of(named).items()
+        if name in simple_queryables(named)
+    ]
     conditions = [each for each in parameters if each not in [_ref("parameters", name) for name in _OF_PAGES]]
     return {
         f"/collections/{named}": _get(f"get{name}Collection", about.title, _ok(JSON, "collection")),
@@ -95,6 +108,16 @@ def _of_collection(named: Collection) -> _Json:
             [*conditions, _ref("parameters", "bom")],
             form="f-download",
         ),
+        **{
+            f"/collections/{named}/{resource}": _get(
+                f"get{name}{operation}", f"{title} of {named}", _described(SCHEMA)
+            )
+            for resource, operation, title in (
+                ("queryables", "Queryables", "Queryables"),
+                ("schema", "Schema", "Schema"),
+                ("feature-schema", "FeatureSchema", "Schema of a feature"),
+            )
+        },
         f"/collections/{named}/items/{{featureId}}": _get(
             f"get{name}Feature", f"One of {named}", _ok(GEOJSON, "feature"), [_ref("parameters", "featureId")]
         ),
@@ -132,6 +155,10 @@ def _ok(media_type: str, schema: str) -> _Json:
     return {"description": "The resource.", "content": content}
 
 
+def _described(media_type: str) -> _Json:
+    return {"description": "A JSON Schema.", "content": {media_type: {"schema": _ref("schemas", "object")}}}
+
+
 def _features_as(among: tuple[formats.Format, ...]) -> _Json:
     text: _Json = {"type": "string"}
     content = {each.media_type: {"schema": text} for each in among}
@@ -143,9 +170,10 @@ def _ref(kind: str, name: str) -> _Json:
     return {"$ref": f"#/components/{kind}/{name}"}
 
 
-def _parameters(default_limit: int, maximum_limit: int) -> _Json:
+def _parameters(city: CityOnPage, default_limit: int, maximum_limit: int) -> _Json:
     text: _Json = {"type": "string"}
     count: _Json = {"type": "integer", "minimum": 0}
+    crs: _Json = {"type": "string", "enum": [each.uri for each in served(city)], "default": CRS84}
     return {
         "featureId": {"name": "featureId", "in": "path", "required": True, "schema": text},
         "limit": _query(
@@ -168,8 +196,15 @@ def _parameters(default_limit: int, maximum_limit: int) -> _Json:
             {"type": "string", "enum": ["results", "hits"], "default": "results"},
             "hits: the total.",
         ),
-        "crs": _query("crs", {"type": "string", "enum": [CRS84], "default": CRS84}, "CRS of the answer."),
-        "bbox-crs": _query("bbox-crs", {"type": "string", "enum": [CRS84], "default": CRS84}, "CRS of bbox."),
+        "crs": _query("crs", crs, "CRS of the answer, its axes in the authority’s order."),
+        "bbox-crs": _query("bbox-crs", crs, "CRS of bbox."),
+        "filter": _query("filter", text, "CQL2 over the collection’s queryables."),
+        "filter-lang": _query(
+            "filter-lang",
+            {"type": "string", "enum": [TEXT, CQL2_JSON], "default": TEXT},
+            "Encoding of the filter.",
+        ),
+        "filter-crs": _query("filter-crs", crs, "CRS of the filter’s geometries."),
         "class": _query("class", text, "Class of the asset taxonomy, as tree."),
         "status": _query("status", text, "present, doubtful, gone or rejected, whether listed or not."),
         "area": _query("area", text, "Code of an area."),

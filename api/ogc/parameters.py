@@ -8,9 +8,12 @@ from math import isfinite
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from api.ogc.crs import LON_LAT, Crs
 from detection.errors import CallerError
 from inventory.errors import TimeUnusable
 from inventory.store.features import Box, When
+from inventory.store.filters import Filter
+from inventory.store.queryables import GEOMETRY
 
 # Beyond this, skipping rows costs more than reading them; cursors cost nothing.
 MAXIMUM_OFFSET = 100_000
@@ -31,19 +34,29 @@ class Span(NamedTuple):
     single: bool
 
 
-def read_boxes(value: str | None) -> tuple[Box, ...]:
+def read_boxes(value: str | None, crs: Crs = LON_LAT) -> tuple[Box, ...] | Filter:
     """The boxes of ``bbox``: none without it, two where west > east (it crosses the antimeridian).
+
+    In a projected CRS a box is no box of degrees: then it is the condition to lie in it.
 
     Raises:
         CallerError: not 4 or 6 numbers, out of range, or south above north.
     """
     if value is None:
         return ()
-    west, south, east, north = _corners(value)
+    corners = _corners(value)
+    if not crs.is_geographic:
+        return Filter(
+            cql2={"op": "s_intersects", "args": [{"property": GEOMETRY}, {"bbox": list(corners)}]},
+            crs=crs.for_filters(),
+        )
+    west, south, east, north = corners if crs.is_lon_lat else (corners[i] for i in (1, 0, 3, 2))
     if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
         raise CallerError(
             f"bbox={value[:80]} is not within ±180, ±90, or its south lies above its north",
-            do="Order: west,south,east,north in degrees, longitude first.",
+            do="Order: west,south,east,north in degrees, longitude first."
+            if crs.is_lon_lat
+            else f"Order in {crs.code}: south,west,north,east in degrees, latitude first.",
         )
     if west > east:
         return (

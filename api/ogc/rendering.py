@@ -16,14 +16,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.links import Link, changed_query, city_url, header_value, link, with_query
 from api.ogc import formats, parameters
-from api.ogc.documents import CRS84, JSON, time_stamp
+from api.ogc.crs import Crs
+from api.ogc.documents import JSON, time_stamp
 from api.ogc.formats import CSV, GEOJSON, GEOJSON_SEQ, Format
 from inventory.feature_files import BYTE_ORDER_MARK, csv_text, write_features
 from inventory.feature_tables import LAYERS, feature_batch, feature_rows, parsed
 from inventory.store.feature_pages import Page
 from inventory.store.features import CityOnPage, Collection
 
-CONTENT_CRS = f"<{CRS84}>"
 _RECORD = "\x1e"
 """What begins a record of a GeoJSON text sequence (RFC 8142); each ends with a line feed."""
 _STILL_S = 60
@@ -83,10 +83,10 @@ def head(
     }
 
 
-def headers(head: dict[str, Any]) -> dict[str, str]:
+def headers(head: dict[str, Any], crs: Crs) -> dict[str, str]:
     """The HTTP headers that say the same as the head: formats without a place for it need them."""
     links: list[Link] = head["links"]
-    said = {"Content-Crs": CONTENT_CRS, "Link": header_value(links)}
+    said = {"Content-Crs": f"<{crs.uri}>", "Link": header_value(links)}
     if "numberMatched" in head:
         said["OGC-NumberMatched"] = str(head["numberMatched"])
     said["OGC-NumberReturned"] = str(head["numberReturned"])

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from detection.errors import CallerError, UrbanInventoryError
 from inventory.errors import SchemaBehind, StoreBusy, StoreError, StoreUnreachable
 from inventory.store import migrate
 from inventory.store.addresses import engine_url
@@ -24,6 +25,7 @@ _MIGRATION_WAIT_S = 60.0
 _POOL_WAIT_S = 10.0
 _LOCK_NOT_AVAILABLE = "55P03"
 _QUERY_CANCELED = "57014"
+_DATA_EXCEPTION = "22"
 _INSUFFICIENT_PRIVILEGE = "42501"
 
 
@@ -88,11 +90,11 @@ class Database:
                 connection.exec_driver_sql(_BEGINNINGS[patience, read_only])
                 yield connection
         except DBAPIError as error:
-            raise _translated(error) from error
+            raise _translated(error, reading=read_only) from error
         except psycopg.Error as error:
             # Of what is read without SQLAlchemy's help.
             wrapped = OperationalError if isinstance(error, psycopg.OperationalError) else DBAPIError
-            raise _translated(wrapped(None, None, error)) from error
+            raise _translated(wrapped(None, None, error), reading=read_only) from error
         except PoolTimeout as error:
             raise StoreBusy(
                 "every connection to the database is in use", do="Try again in a moment."
@@ -121,8 +123,13 @@ def cancel(connection: Connection) -> None:
     driver.cancel()
 
 
-def _translated(error: DBAPIError) -> StoreError:
-    state = getattr(error.orig, "sqlstate", None)
+def _translated(error: DBAPIError, *, reading: bool) -> UrbanInventoryError:
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if reading and state.startswith(_DATA_EXCEPTION):
+        return CallerError(
+            f"something cannot be computed: {str(error.orig).splitlines()[0]}",
+            do="Look at the arithmetic of the filter.",
+        )
     if state in (_LOCK_NOT_AVAILABLE, _QUERY_CANCELED):
         return StoreBusy(
             "the database did not answer in time" if state == _QUERY_CANCELED else "another job is writing",

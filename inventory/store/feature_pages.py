@@ -266,7 +266,7 @@ _COUNTED_KIND = {
 
 def _is_counted(wanted: Wanted) -> bool:
     """Whether it asks for what is listed at an instant, by class and place alone: sums and leaves hold no more."""
-    return not wanted.statuses and wanted.when.interval is None
+    return not (wanted.statuses or wanted.filters) and wanted.when.interval is None
 
 
 def _packed(connection: Connection, city: CityOnPage, wanted: Wanted, *, kind: str) -> int:

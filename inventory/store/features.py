@@ -6,7 +6,7 @@ How many there are and which of them make a page is in ``feature_pages.py``.
 Every statement is bound to one city, and to parameters; nothing of a request becomes SQL.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
@@ -32,7 +32,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from detection.errors import CallerError, UnknownName
-from inventory.store import schema
+from inventory.store import queryables, schema
+from inventory.store.filters import Filter, Queryable, condition
 
 
 class Collection(StrEnum):
@@ -91,6 +92,7 @@ class Wanted:
         classes, statuses: any of the names; empty is no condition.
         area: the version that must hold the position.
         current: of observations, only the stock of mobile classes (R10).
+        filters: each must hold.
     """
 
     boxes: tuple[Box, ...] = ()
@@ -101,6 +103,7 @@ class Wanted:
     levels: tuple[str, ...] = ()
     area: int | None = None
     current: bool = False
+    filters: tuple[Filter, ...] = ()
 
 
 def city_names(connection: Connection) -> list[tuple[str, str]]:
@@ -256,13 +259,18 @@ _ATTRIBUTIONS = text("""
 
 def keys_of(city: CityOnPage, collection: Collection, wanted: Wanted) -> Select[tuple[int, int]]:
     """Which rows match, by ``key``, which orders them, and ``row_id``, by which ``texts`` reads them."""
-    if collection is Collection.ASSETS:
-        return _asset_keys(city, wanted)
-    if collection is Collection.AREAS:
-        return _area_keys(city, wanted)
-    if collection is Collection.SURVEYS:
-        return _survey_keys(city, wanted)
-    return _stock_keys(city, wanted) if wanted.current else _observation_keys(city, wanted)
+    keys = _KEYS[collection, wanted.current](city, wanted)
+    named = queryables_of(collection, current=wanted.current)
+    return keys.where(*(condition(one, named, time_zone=city.time_zone) for one in wanted.filters))
+
+
+def queryables_of(collection: Collection, *, current: bool = False) -> Mapping[str, Queryable]:
+    """What filters on a collection may name.
+
+    Args:
+        current: of observations, the stock of mobile classes alone.
+    """
+    return _QUERYABLES[collection, current]
 
 
 def _inside(geometry: ColumnElement[object], boxes: Sequence[Box]) -> list[ColumnElement[bool]]:
@@ -414,6 +422,24 @@ def _area_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
         .order_by(area.c.level, area.c.code, func.lower(area.c.valid).desc().nulls_last())
     )
     return select(area.c.id.label("key"), area.c.id.label("row_id")).where(area.c.id.in_(newest))
+
+
+_KEYS = {
+    (Collection.ASSETS, False): _asset_keys,
+    (Collection.AREAS, False): _area_keys,
+    (Collection.SURVEYS, False): _survey_keys,
+    (Collection.OBSERVATIONS, False): _observation_keys,
+    (Collection.OBSERVATIONS, True): _stock_keys,
+}
+_KEYS |= {(one, True): _KEYS[one, False] for one in Collection if (one, True) not in _KEYS}
+_QUERYABLES = {
+    (Collection.ASSETS, False): queryables.of_assets(),
+    (Collection.AREAS, False): queryables.of_areas(),
+    (Collection.SURVEYS, False): queryables.of_surveys(),
+    (Collection.OBSERVATIONS, False): queryables.of_observations(),
+    (Collection.OBSERVATIONS, True): queryables.of_stock(),
+}
+_QUERYABLES |= {(one, True): _QUERYABLES[one, False] for one in Collection if (one, True) not in _QUERYABLES}
 
 
 # One row by its public id.

@@ -85,19 +85,17 @@ class _Span(NamedTuple):
 
 
 def condition(
-    cql2: Any, queryables: Mapping[str, Queryable], *, time_zone: str, crs: "FilterCrs | None" = None
+    stated: "Filter", queryables: Mapping[str, Queryable], *, time_zone: str
 ) -> ColumnElement[bool]:
     """The condition that a filter states.
 
     Args:
-        cql2: CQL2 JSON.
         time_zone: of the city: a date is a whole local day in it.
-        crs: of the geometries in the filter; None: longitude, latitude in degrees.
 
     Raises:
         FilterUnusable: it names something unknown, compares what cannot be compared, or is too large.
     """
-    return _Compiler(queryables, ZoneInfo(time_zone), crs).condition(cql2)
+    return _Compiler(queryables, ZoneInfo(time_zone), stated.crs).condition(stated.cql2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +108,14 @@ class FilterCrs:
     def lon_lat(self, coordinates: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, Any]:
         """(n, 2) longitude, latitude of (n, 2) coordinates."""
         return np.column_stack(self.to_lon_lat.transform(coordinates[:, 0], coordinates[:, 1]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """A filter as it was parsed: CQL2 JSON, and the CRS of its geometries (None: longitude, latitude)."""
+
+    cql2: Any
+    crs: FilterCrs | None = None
 
 
 class _Compiler:

@@ -17,7 +17,7 @@ from sqlalchemy import Boolean, Connection, Date, DateTime, Engine, column, crea
 from sqlalchemy.pool import NullPool
 
 from inventory.errors import FilterUnusable
-from inventory.store.filters import Kind, Queryable, condition
+from inventory.store.filters import Filter, Kind, Queryable, condition
 from tests.support.database import DatabaseServer, cloned_database
 
 FILE = "ne110m4cql2.gpkg"
@@ -163,7 +163,7 @@ class Layers:
     queryables: Mapping[str, Mapping[str, Queryable]]
 
     def count(self, layer: str, filter_: object) -> int:
-        wanted = condition(filter_, self.queryables[layer], time_zone="UTC")
+        wanted = condition(Filter(cql2=filter_), self.queryables[layer], time_zone="UTC")
         with self.engine.begin() as connection:
             return int(
                 connection.execute(
