@@ -72,16 +72,27 @@ class Downloads:
     @contextmanager
     def folder(self) -> Iterator[Path]:
         """A folder for one file, gone at the end."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._sweep()
-        own = Path(tempfile.mkdtemp(dir=self._folder))
-        lock = os.open(own, os.O_RDONLY)
+        own, lock = self._own_folder()
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
             yield own
         finally:
             shutil.rmtree(own, ignore_errors=True)
             os.close(lock)
+
+    def _own_folder(self) -> tuple[Path, int]:
+        """A new folder and its lock, which ends when it is closed."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # One process after the other: nobody sweeps a folder that is not locked yet.
+        everybody = os.open(self._folder, os.O_RDONLY)
+        try:
+            fcntl.flock(everybody, fcntl.LOCK_EX)
+            self._sweep()
+            own = Path(tempfile.mkdtemp(dir=self._folder))
+            lock = os.open(own, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        finally:
+            os.close(everybody)
+        return own, lock
 
     def _sweep(self) -> None:
         for left in self._folder.iterdir():

@@ -118,10 +118,10 @@ def test_a_walk_that_is_given_up_gives_the_same_page(
     monkeypatch.setattr(feature_pages, "_COLLECTING_MS", patience[1])
     with service.database.transaction(read_only=True) as connection:
         city = features.city_on_page(connection, "many")
-        wanted = Wanted(boxes=(Box(west=100.0, south=22.0, east=100.05, north=22.05),), when=NOW)
+        wanted = Wanted(boxes=(Box(west=100.0, south=22.0, east=100.03, north=22.03),), when=NOW)
         place = {"before" if backwards else "after": 3_000}
         page = feature_pages.page_of(
-            connection, city, Collection.ASSETS, wanted, limit=7, matched=51 * 51, **place
+            connection, city, Collection.ASSETS, wanted, limit=7, matched=31 * 31, **place
         )
         plain = feature_pages.page_of(connection, city, Collection.ASSETS, wanted, limit=7, **place)
 
