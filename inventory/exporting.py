@@ -17,6 +17,7 @@ import pyarrow as pa
 import shapely
 
 from detection.errors import CallerError, UnknownName
+from detection.taxonomy import ClassKind, shipped_taxonomy
 from inventory.counting import classes_asked
 from inventory.domain.places import City
 from inventory.feature_files import BYTE_ORDER_MARK, FileForm, NotWritten, csv_text, write_features
@@ -94,6 +95,8 @@ class Exported:
     assets: int
     as_of: date
     classes: tuple[str, ...]
+    left_out: tuple[str, ...]
+    """Classes of the city that move, for which nobody asked."""
 
 
 def format_of(file: Path, given: ExportFormat | None) -> ExportFormat:
@@ -126,7 +129,7 @@ def export_assets(
     """Writes assets with all that is public about them; an earlier file is replaced once all is written.
 
     Args:
-        classes: those exported; None: all that the city counts.
+        classes: those exported; None: all that the city counts of what stands.
         area: code of an area whose assets alone are wanted.
         as_of: a local date of the city, meaning its end; None: today there.
         statuses: any of these, listed or not; None: what is listed, which is the count.
@@ -141,7 +144,7 @@ def export_assets(
     with database.transaction(Patience.EXPORT, read_only=True) as connection:
         city = cities.get_city(connection, city_code)
         day = as_of or datetime.now(ZoneInfo(city.time_zone)).date()
-        names = classes_asked(connection, city, classes)
+        names, stock = _asked(connection, city, classes)
         versions = cities.areas_as_of(connection, city, day)
         wanted = AssetFilter(
             as_of=end_of_day(day, city.time_zone),
@@ -151,7 +154,26 @@ def export_assets(
         )
         levels = list(dict.fromkeys(version.level for version in versions))
         written = _write(exports.stream_assets(connection, city, wanted), levels, file, form)
-    return Exported(city=city.code, file=file, format=form, assets=written, as_of=day, classes=tuple(names))
+    return Exported(
+        city=city.code,
+        file=file,
+        format=form,
+        assets=written,
+        as_of=day,
+        classes=tuple(names),
+        left_out=tuple(stock),
+    )
+
+
+def _asked(connection: Connection, city: City, classes: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """The classes of a file and, where none was named, those of the city that it leaves out: what moves has no ids
+    that last (R10), and stands in a file only where somebody asks for it, or nothing else is counted."""
+    names = classes_asked(connection, city, classes)
+    known = shipped_taxonomy().classes
+    mobile = [name for name in names if name in known and known[name].kind is ClassKind.MOBILE]
+    if classes is not None or len(mobile) == len(names):
+        return names, []
+    return [name for name in names if name not in mobile], mobile
 
 
 def _of_code(connection: Connection, city: City, code: str, day: date) -> list[int]:

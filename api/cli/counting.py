@@ -74,6 +74,8 @@ def print_counts(rows: list[CountRow]) -> None:
             for row in rows
         ],
     )
+    if all(row.area is None and row.count is None for row in rows):
+        output.notes.print("nobody looked at any of this ground; is the polygon in the city?", markup=False)
     bases = sorted({row.basis for row in rows} - {NOT_SURVEYED})
     if bases:
         output.results.print(f"on the word of {', '.join(bases)}", markup=False)

@@ -19,7 +19,7 @@ from api.settings import read_settings
 from detection.adding import add_model
 from detection.bare_weights import model_from_weights
 from detection.cluster import cluster_executor
-from detection.errors import CallerError
+from detection.errors import CallerError, UrbanInventoryError
 from detection.geojson import features
 from detection.imagery.inspect import Finding, Inspection, Severity, inspect_imagery
 from detection.imagery.scene import Scene
@@ -96,10 +96,12 @@ def parse_mapping(pairs: list[str] | None) -> dict[str, str]:
     """
     mapping = {}
     for pair in pairs or ():
-        left, equals, right = pair.partition("=")
-        if not equals:
+        label, equals, class_name = (part.strip() for part in pair.partition("="))
+        if not (label and equals and class_name) or "=" in class_name:
             raise CallerError(f"“{pair}” is no mapping", do="Write it as label=class.")
-        mapping[left.strip()] = right.strip()
+        if mapping.get(label, class_name) != class_name:
+            raise CallerError(f"“{label}” is mapped to two classes", do="Map it once.")
+        mapping[label] = class_name
     return mapping
 
 
@@ -427,10 +429,19 @@ def _validation(card: ModelCard) -> str:
 
 
 @models_app.command("list")
-def list_models(as_json: JsonOption = False) -> None:
+def list_models(as_json: JsonOption = False) -> int:
     """List the models on this machine: classes, ground resolution, and how they were measured."""
     registry = model_registry()
-    found = [registry.get(name).card for name in registry.names()]
+    found: list[ModelCard] = []
+    broken: list[UrbanInventoryError] = []
+    for name in registry.names():
+        # One broken card must not hide the others.
+        try:
+            found.append(registry.get(name).card)
+        except UrbanInventoryError as error:
+            broken.append(error)
+    for fault in broken:
+        output.print_error(fault, as_json=False)
     rows = [
         {
             "name": card.name,
@@ -449,7 +460,7 @@ def list_models(as_json: JsonOption = False) -> None:
     ]
     if as_json:
         output.print_json(rows)
-        return
+        return REFUSED if broken else DONE
     table = [
         (
             row["name"],
@@ -462,3 +473,4 @@ def list_models(as_json: JsonOption = False) -> None:
         for row, card in zip(rows, found, strict=True)
     ]
     output.print_table("", ("name", "version", "classes", "ground resolution", "validated", "licence"), table)
+    return REFUSED if broken else DONE

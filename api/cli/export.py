@@ -64,3 +64,9 @@ def export(
         )
     else:
         output.results.print(f"{done.assets:,} assets written to {done.file}", markup=False)
+        if done.left_out:
+            names = ", ".join(done.left_out)
+            output.notes.print(
+                f"left out: {names}, a stock that moves, no assets (for it: --class {','.join(done.left_out)})",
+                markup=False,
+            )

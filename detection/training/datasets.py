@@ -1,6 +1,7 @@
 """The registry of data sets (``data/datasets.toml``): what recipes may name, where to get it, under which licence."""
 
 import hashlib
+import re
 import tomllib
 from pathlib import Path
 
@@ -37,6 +38,9 @@ class DataSet(BaseModel):
     held_out: str
 
 
+_NO_DATA = re.compile(r"README\.md|\.DS_Store|\._.*|Thumbs\.db|desktop\.ini")
+
+
 def read_datasets(path: Path | None = None) -> dict[str, DataSet]:
     """The shipped registry, or another file of its form, by name."""
     file = path or data_path("datasets.toml")
@@ -47,12 +51,13 @@ def read_datasets(path: Path | None = None) -> dict[str, DataSet]:
 def folder_sha256(folder: Path) -> str:
     """The SHA-256 of a folder's files by name: of the lines ``<SHA-256>  <path>``, as ``sha256sum`` writes them.
 
-    In order of their paths below the folder; a README of it is not part of the data.
+    In order of their paths below the folder. A README of it is not part of the data, nor is what operating systems
+    leave behind (``.DS_Store``, ``._*``, ``Thumbs.db``, ``desktop.ini``).
     """
     files = sorted(
         (file.relative_to(folder).as_posix(), file)
         for file in folder.rglob("*")
-        if file.is_file() and file.name != "README.md"
+        if file.is_file() and not _NO_DATA.fullmatch(file.name)
     )
     lines = [f"{_file_sha256(file)}  {name}\n" for name, file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

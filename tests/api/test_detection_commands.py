@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from api.cli.app import run
+from api.cli.detection import parse_mapping
+from detection.errors import CallerError
 from tests.support.networks import make_model, write_card
 from tests.support.scenes import make_scene_file
 
@@ -118,3 +120,27 @@ def test_models_are_listed_with_what_they_see(model: str, capsys: pytest.Capture
 def test_an_unknown_model_is_named(scene: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["detect", str(scene), "--model", "nobody", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "unknown_name"
+
+
+def test_a_broken_card_hides_no_other_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("URBAN_INVENTORY_HOME", str(tmp_path))
+    (tmp_path / "models/broken").mkdir(parents=True)
+    (tmp_path / "models/broken/card.toml").write_text("name = 3")
+    assert run(["models", "list"]) == 1
+    shown = capsys.readouterr()
+    assert "trees-aerial" in shown.out
+    assert str(tmp_path / "models/broken/card.toml") in shown.err.replace("\n", "")
+
+
+@pytest.mark.parametrize("pair", ["tree", "tree=", "=tree", "a=b=c", "="])
+def test_a_mapping_of_another_form_is_refused(pair: str) -> None:
+    with pytest.raises(CallerError, match="label=class"):
+        parse_mapping([pair])
+
+
+def test_a_label_has_one_class() -> None:
+    assert parse_mapping(["vehicle=car", " bus = bus ", "vehicle=car"]) == {"vehicle": "car", "bus": "bus"}
+    with pytest.raises(CallerError, match="two classes"):
+        parse_mapping(["vehicle=car", "vehicle=bus"])

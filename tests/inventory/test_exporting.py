@@ -13,6 +13,7 @@ import pytest
 from detection.errors import CallerError, UnknownName
 from inventory.counting import count
 from inventory.exporting import ExportFormat, export_assets, format_of
+from inventory.store import cities
 from inventory.store.database import Database
 from tests.support.city import FIRST_LOOK, make_city
 
@@ -102,6 +103,19 @@ def test_mobile_items_are_exported_under_their_observations(town: Database, tmp_
     assert export_assets(town, "town", file, ExportFormat.GEOJSON, classes=["car"]).assets == 1
     (car,) = json.loads(file.read_text(encoding="utf-8"))["features"]
     assert car["id"].isdigit()
+
+
+def test_what_moves_is_left_out_unless_asked_for_or_nothing_else_is_counted(
+    town: Database, tmp_path: Path
+) -> None:
+    done = export_assets(town, "town", tmp_path / "all.csv", ExportFormat.CSV)
+    assert (done.assets, done.classes, done.left_out) == (3, ("tree",), ("car",))
+    both = export_assets(town, "town", tmp_path / "both.csv", ExportFormat.CSV, classes=["car", "tree"])
+    assert (both.assets, both.left_out) == (4, ())
+    with town.transaction() as connection:
+        cities.set_classes(connection, cities.get_city(connection, "town").id, ["car"])
+    cars = export_assets(town, "town", tmp_path / "cars.csv", ExportFormat.CSV)
+    assert (cars.assets, cars.classes, cars.left_out) == (1, ("car",), ())
 
 
 def test_export_of_an_area_and_of_other_statuses(town: Database, tmp_path: Path) -> None:

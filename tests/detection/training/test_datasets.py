@@ -34,6 +34,10 @@ def test_a_folders_hash_is_the_one_that_sha256sum_tells(tmp_path: Path) -> None:
         text=True,
     )
     assert folder_sha256(tmp_path) == told.split()[0]
+    # What operating systems leave behind is no data.
+    for name in (".DS_Store", "images/._a.jpg", "images/Thumbs.db"):
+        (tmp_path / name).write_text(name)
+    assert folder_sha256(tmp_path) == told.split()[0]
 
 
 def test_the_data_at_hand_are_those_registered(shared: Path) -> None:
