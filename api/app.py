@@ -1,14 +1,32 @@
 """The HTTP service, put together: routes, refusals, and the perimeter around them. No rules live here."""
 
 from fastapi import Depends, FastAPI
+from starlette_compress import CompressMiddleware, add_compress_type
 
-from api import cities, counts, problem_answers, source, web_files
+from api import cities, counts, operations, problem_answers, source, web_files
+from api.admission import Admission, Room
+from api.fresh import NotModified, not_modified
 from api.ogc import downloads, items, landing, schemas
 from api.perimeter import Perimeter
 from api.requests import refuse_unknown_parameters
 from api.settings import Settings
 from api.version import program_version
+from api.watching import Figures, Watching
 from inventory.store.database import Database
+
+_COMPRESSED = (
+    "application/geo+json",
+    "application/geo+json-seq",
+    "application/problem+json",
+    "application/schema+json",
+    "application/vnd.oai.openapi+json",
+    "application/vnd.mapbox-vector-tile",
+    "application/flatgeobuf",
+    "text/csv",
+)
+"""Beside what the library knows; GeoPackage, GeoParquet and pictures are compressed in themselves."""
+for _media_type in _COMPRESSED:
+    add_compress_type(_media_type)
 
 
 def create_app(settings: Settings, database: Database) -> FastAPI:
@@ -29,9 +47,21 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     app.state.downloads = downloads.Downloads(
         settings.home / "cache" / "downloads", at_once=settings.downloads_at_once
     )
+    app.state.figures = Figures()
+    app.state.room = Room(
+        each=settings.client_requests,
+        all_together=settings.requests_at_once,
+        patience_s=settings.wait_s,
+        trusted=settings.trusted_proxies,
+    )
     problem_answers.add_handlers(app)
-    for room in (cities, landing, downloads, items, counts, source, web_files, schemas):
+    for room in (cities, landing, downloads, items, counts, source, web_files, schemas, operations):
         app.include_router(room.router)
+    app.add_exception_handler(NotModified, not_modified)
+    # From within outwards: each layer is around those before it.
+    app.add_middleware(CompressMiddleware, zstd_level=1, brotli_quality=1, gzip_level=1)
+    app.add_middleware(Admission, room=app.state.room)
+    app.add_middleware(Watching, figures=app.state.figures)
     app.add_middleware(
         Perimeter,
         routes=lambda: app.router.routes,

@@ -9,6 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from api import pages
+from api.fresh import city_asked
 from api.negotiation import wants_html
 from api.ogc.parameters import read_date, read_names
 from api.requests import Installation, Store
@@ -77,11 +78,12 @@ def counts_by_area(
     """Counts of the city, of one area, or of every area of a level. Null is *not surveyed*, never 0."""
     if area is not None and level is not None:
         raise CallerError("area and level exclude each other", do="Give one of them.")
+    as_page = wants_html(request)
+    with store.transaction(read_only=True) as connection:
+        shown = city_asked(request, connection, city, alone=not as_page)
+        levels = features.levels_of(connection, shown.id) if as_page else []
     rows = count(store, city, classes=_names(class_), area=area, level=level, as_of=_day(as_of))
-    if wants_html(request):
-        with store.transaction(read_only=True) as connection:
-            shown = features.city_on_page(connection, city)
-            levels = features.levels_of(connection, shown.id)
+    if as_page:
         return pages.page(request, "counts.html", city=shown, rows=rows, levels=levels, level=level)
     return JSONResponse(_document(rows))
 

@@ -4,6 +4,7 @@ One plain ASGI layer around the application, so that answers to errors and unkno
 """
 
 import logging
+import re
 import secrets
 from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
@@ -24,15 +25,18 @@ _COMMON = {
     "Permissions-Policy": "geolocation=(self), camera=(), microphone=()",
     "X-Frame-Options": "DENY",
 }
-_VARY = "Accept, Authorization, Cookie, Origin"
+_VARY = "Accept, Accept-Encoding, Authorization, Cookie, Origin"
 # The map's worker is a file of ours, so no blob: is needed; MapLibre makes images from data and blob URLs.
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self';"
     " connect-src 'self'; worker-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self';"
     " object-src 'none'"
 )
+_TAKEN = "Accept, Content-Type, Content-Crs, If-Match, If-None-Match, Prefer, X-Request-Id"
 _DATA_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
 _EXPOSED = "Content-Crs, Content-Disposition, Link, Location, ETag, OGC-NumberMatched, OGC-NumberReturned, X-Trace-Id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}")
+"""A caller's own number for a request, which then is ours too: in the log, and in what a refusal says."""
 _LOG = logging.getLogger("urban_inventory")
 
 
@@ -119,9 +123,15 @@ class Perimeter:
         headers.setdefault("Content-Security-Policy", _PAGE_POLICY if is_page else _DATA_POLICY)
         if is_page:
             headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+        tag = scope.get("state", {}).get("etag")
+        if tag is not None and status in (200, 304):
+            headers.setdefault("ETag", tag)
+            # Kept, and asked about each time: whoever writes gives the city another tag.
+            headers.setdefault("Cache-Control", "private, no-cache")
         headers.setdefault("Cache-Control", "private, no-store")
         headers["Vary"] = _VARY
         headers["X-Trace-Id"] = trace
+        headers["X-Request-Id"] = trace
         if status == 405:
             headers["Allow"] = ", ".join(self.allowed(scope))
         if self._open_to_all(scope["path"]):
@@ -129,7 +139,7 @@ class Perimeter:
             headers["Access-Control-Expose-Headers"] = _EXPOSED
             if scope["method"] == "OPTIONS" and "access-control-request-method" in Headers(scope=scope):
                 headers["Access-Control-Allow-Methods"] = headers.get("allow", "")
-                headers["Access-Control-Allow-Headers"] = "Accept, Content-Type, Content-Crs, Prefer"
+                headers["Access-Control-Allow-Headers"] = _TAKEN
                 headers["Access-Control-Max-Age"] = "600"
 
 
@@ -137,7 +147,8 @@ class _Answer:
     """The ``send`` that dresses an answer on its way out."""
 
     def __init__(self, perimeter: Perimeter, scope: Scope, send: Send) -> None:
-        self.trace = secrets.token_hex(8)
+        given = Headers(scope=scope).get("x-request-id", "")
+        self.trace = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         self.started = False
         self._perimeter = perimeter
         self._scope = scope

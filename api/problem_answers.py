@@ -43,7 +43,7 @@ def refusal(
         "do": do,
         "trace": trace,
     }
-    headers = {"Retry-After": _RETRY_AFTER_S} if status == 503 else {}
+    headers = {"Retry-After": _RETRY_AFTER_S} if status in (429, 503) else {}
     return Response(orjson.dumps(body), status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 

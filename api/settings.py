@@ -4,9 +4,10 @@ Built once, in ``create_app`` or the command line's ``main``; floors below get v
 """
 
 import os
+from enum import StrEnum
 from pathlib import Path
 
-from pydantic import AnyHttpUrl, Field, ValidationError
+from pydantic import AnyHttpUrl, Field, IPvAnyNetwork, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,6 +20,21 @@ from inventory.errors import ConfigurationError
 
 PREFIX = "URBAN_INVENTORY_"
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class MetricsFor(StrEnum):
+    """Who may read the service's figures."""
+
+    LOOPBACK = "loopback"
+    EVERYBODY = "everybody"
+    NOBODY = "nobody"
+
+
+class LogFormat(StrEnum):
+    """How lines about requests are written."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def default_home() -> Path:
@@ -59,6 +75,28 @@ class Settings(BaseSettings):
     default_items: int = Field(default=1_000, ge=1, le=10_000, description="Page of items without “limit”.")
     downloads_at_once: int = Field(
         default=2, ge=1, le=50, description="Whole collections downloaded at once; each holds a connection."
+    )
+    client_requests: int = Field(
+        default=32, ge=1, le=1_000, description="Requests of one client answered at once; more wait, briefly."
+    )
+    requests_at_once: int = Field(
+        default=100,
+        ge=1,
+        le=1_000,
+        description="Requests of all clients answered at once; more wait, briefly.",
+    )
+    wait_s: float = Field(
+        default=10.0, gt=0, le=120, description="Longest wait for that, in seconds; then 429 or 503."
+    )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        default=(),
+        description='Networks of proxies whose X-Forwarded-For names the client, as ["10.0.0.0/8"].',
+    )
+    metrics: MetricsFor = Field(
+        default=MetricsFor.LOOPBACK, description="Who may read /metrics: loopback, everybody, nobody."
+    )
+    log_format: LogFormat = Field(
+        default=LogFormat.TEXT, description="Lines of “serve” about requests: text, or json for machines."
     )
     body_limit_bytes: int = Field(default=8 * 1024**2, ge=1024, description="Largest body of a request.")
     vertex_limit: int = Field(

@@ -94,7 +94,7 @@ def parse_mapping(pairs: list[str] | None) -> dict[str, str]:
     Raises:
         CallerError: not of that form.
     """
-    mapping = {}
+    mapping: dict[str, str] = {}
     for pair in pairs or ():
         label, equals, class_name = (part.strip() for part in pair.partition("="))
         if not (label and equals and class_name) or "=" in class_name:

@@ -1,13 +1,14 @@
 """``serve``: the HTTP service and its pages."""
 
 import socket
+import sys
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
 from api.cli import output
-from api.settings import LOOPBACK_NAMES, Settings, read_settings
+from api.settings import LOOPBACK_NAMES, LogFormat, Settings, read_settings
 from inventory.errors import ConfigurationError
 from inventory.packing import kept_packed
 from inventory.store.database import Database, open_database
@@ -16,7 +17,8 @@ from inventory.store.features import city_names
 # A slow caller may hold a connection so long; what runs when the program is told to stop gets as long.
 _IDLE_S = 30
 _HEADER_LIMIT_BYTES = 16 * 1024
-_CONCURRENT = 200
+_CONCURRENT = 2_000
+"""Connections: what is answered at once, and who waits, is for the settings to say (``api/admission.py``)."""
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +56,10 @@ def serve_on(listener: socket.socket, settings: Settings, database: Database) ->
     import uvicorn
 
     from api.app import create_app
+    from api.watching import log_requests
 
+    if settings.log_format is LogFormat.JSON:
+        log_requests(sys.stderr)
     output.results.print(_addresses(listener, settings, database), markup=False)
     server = uvicorn.Server(
         uvicorn.Config(

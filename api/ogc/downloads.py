@@ -21,6 +21,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from api.fresh import city_asked
 from api.links import city_url, link
 from api.ogc import formats, rendering
 from api.ogc.conditions import Conditions, queryables_asked
@@ -138,7 +139,7 @@ def download(
     with ExitStack() as opened:
         opened.enter_context(downloads.place())
         connection = opened.enter_context(store.transaction(Patience.EXPORT, read_only=True))
-        shown = features.city_on_page(connection, city, alone=True)
+        shown = city_asked(request, connection, city, alone=True)
         wanted = conditions.wanted(request, connection, shown, named)
         headers = {"Content-Crs": f"<{CRS84}>", **rendering.as_file(shown, named, form)}
         if getattr(request.state, "head_only", False):

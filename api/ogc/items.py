@@ -9,6 +9,7 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api import pages
+from api.fresh import city_asked
 from api.links import changed_query, city_url, link
 from api.negotiation import wants_html
 from api.ogc import formats, parameters, rendering
@@ -109,7 +110,7 @@ def items(
     )
     with ExitStack() as opened:
         connection = opened.enter_context(store.transaction(Patience.HTTP, read_only=True))
-        shown = features.city_on_page(connection, city, alone=not as_page)
+        shown = city_asked(request, connection, city, alone=not as_page)
         answered_in = read_crs(crs, shown, "crs")
         _require_lon_lat(answered_in, form)
         wanted = conditions.wanted(request, connection, shown, named)
@@ -157,7 +158,7 @@ def item(
     named = collection_named(collection)
     as_page = wants_html(request)
     with store.transaction(read_only=True) as connection:
-        shown = features.city_on_page(connection, city, alone=not as_page)
+        shown = city_asked(request, connection, city, alone=not as_page)
         answered_in = read_crs(crs, shown, "crs")
         row = features.row_of(connection, shown, named, feature, today_in(shown.time_zone))
         (document,) = in_crs(parsed(next(features.texts(connection, shown, named, [row]))), answered_in)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from api import pages
+from api.fresh import city_asked
 from api.negotiation import OPENAPI_TYPE, wants_html
 from api.ogc import documents, openapi
 from api.ogc.parameters import end_of_today
@@ -34,7 +35,7 @@ def _answers(example: Any) -> dict[int | str, dict[str, Any]]:
 def landing(request: Request, store: Store, city: str) -> Response:
     """The landing page of a city: an OGC API, and for people a map with counts."""
     with store.transaction(read_only=True) as connection:
-        shown = features.city_on_page(connection, city)
+        shown = city_asked(request, connection, city)
         imagery = features.attributions(connection, city)
     if not wants_html(request):
         return JSONResponse(documents.landing(request, shown))
@@ -61,7 +62,7 @@ def landing(request: Request, store: Store, city: str) -> Response:
 def conformance(request: Request, store: Store, city: str) -> Response:
     """What of the OGC's standards this API fulfils."""
     with store.transaction(read_only=True) as connection:
-        shown = features.city_on_page(connection, city)
+        shown = city_asked(request, connection, city)
     document = documents.conformance(request, shown)
     if wants_html(request):
         return pages.page(request, "conformance.html", city=shown, document=document)
@@ -75,7 +76,7 @@ def conformance(request: Request, store: Store, city: str) -> Response:
 )
 def collections(request: Request, store: Store, city: str) -> Response:
     """The city's collections: assets, areas, surveys and observations."""
-    shown, totals = _city_and_totals(store, city, list(Collection))
+    shown, totals = _city_and_totals(request, store, city, list(Collection))
     document = documents.collections(request, shown, totals)
     if wants_html(request):
         return pages.page(request, "collections.html", city=shown, document=document)
@@ -90,7 +91,7 @@ def collections(request: Request, store: Store, city: str) -> Response:
 def collection(request: Request, store: Store, city: str, collection: str) -> Response:
     """One collection: its extent, its number of items, and where they are."""
     named = documents.collection_named(collection)
-    shown, totals = _city_and_totals(store, city, [named])
+    shown, totals = _city_and_totals(request, store, city, [named])
     document = documents.collection(request, shown, named, totals[named])
     if wants_html(request):
         return pages.page(request, "collection.html", city=shown, document=document)
@@ -105,7 +106,7 @@ def collection(request: Request, store: Store, city: str, collection: str) -> Re
 def description(request: Request, store: Store, settings: Installation, city: str) -> Response:
     """The city's API in OpenAPI 3.0, the version that GIS clients read."""
     with store.transaction(read_only=True) as connection:
-        shown = features.city_on_page(connection, city)
+        shown = city_asked(request, connection, city)
     document = openapi.document(
         request, shown, default_limit=settings.default_items, maximum_limit=settings.maximum_items
     )
@@ -115,10 +116,10 @@ def description(request: Request, store: Store, settings: Installation, city: st
 
 
 def _city_and_totals(
-    store: Database, city: str, wanted: list[Collection]
+    request: Request, store: Database, city: str, wanted: list[Collection]
 ) -> tuple[CityOnPage, dict[Collection, int | None]]:
     with store.transaction(read_only=True) as connection:
-        shown = features.city_on_page(connection, city)
+        shown = city_asked(request, connection, city)
         today = today_in(shown.time_zone)
         everything = Wanted(when=end_of_today(today, shown.time_zone), local_dates=(today, today))
         return shown, {

@@ -9,12 +9,12 @@ import orjson
 import pyarrow as pa
 from fastapi import APIRouter, Request, Response
 
+from api.fresh import city_asked
 from api.links import city_url
 from api.ogc.documents import ABOUT, SCHEMA, collection_named
 from api.requests import Store
 from detection.errors import CallerError
 from inventory.feature_tables import LAYERS, POINT
-from inventory.store import features
 from inventory.store.features import Collection, queryables_of
 from inventory.store.filters import Kind
 from inventory.store.queryables import GEOMETRY
@@ -134,7 +134,7 @@ def _asked(request: Request, store: Store, city: str, collection: str) -> tuple[
         raise CallerError(f"f={request.query_params['f'][:32]} is no form of this resource", do="Use json.")
     named = collection_named(collection)
     with store.transaction(read_only=True) as connection:
-        shown = features.city_on_page(connection, city, alone=True)
+        shown = city_asked(request, connection, city, alone=True)
     return named, f"{city_url(request, shown.code)}/collections/{named}"
 
 

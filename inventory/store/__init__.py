@@ -10,6 +10,7 @@ __all__ = [
     "features",
     "filters",
     "identities",
+    "migrate",
     "queryables",
     "reviews",
     "roles",

@@ -111,6 +111,10 @@ class Database:
             yield connection
             raise _Rehearsed
 
+    def connections_in_use(self) -> int:
+        """How many connections of the pool are given out."""
+        return int(self._engine.pool.checkedout())  # type: ignore[attr-defined]
+
     def close(self) -> None:
         """Gives all connections back."""
         self._engine.dispose()

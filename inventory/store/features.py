@@ -50,6 +50,7 @@ class CityOnPage:
     """A city as its pages need it; the box is (west, south, east, north) in degrees, EPSG:4326."""
 
     id: int
+    version: int
     code: str
     name: str
     time_zone: str
@@ -128,6 +129,7 @@ def city_on_page(connection: Connection, code: str, *, alone: bool = False) -> C
         raise UnknownName(f"no city is called “{code[:64]}”", do=f"Cities here: {known}.")
     return CityOnPage(
         id=row.id,
+        version=row.version,
         code=row.code,
         name=row.name,
         time_zone=row.time_zone,
@@ -140,7 +142,7 @@ def city_on_page(connection: Connection, code: str, *, alone: bool = False) -> C
 
 
 _CITY = text("""
-    SELECT c.id, c.code, c.name, c.time_zone, c.metric_crs,
+    SELECT c.id, c.version, c.code, c.name, c.time_zone, c.metric_crs,
            coalesce((SELECT array_agg(k.class ORDER BY k.class) FROM urban_inventory.city_class k
                      WHERE k.city_id = c.id), '{}') AS classes,
            least(ST_XMin(c.boundary), ST_XMin(s.ground)) AS west,
@@ -159,7 +161,7 @@ _CITY = text("""
 
 
 _CITY_ALONE = text("""
-    SELECT c.id, c.code, c.name, c.time_zone, c.metric_crs, CAST('{}' AS text[]) AS classes,
+    SELECT c.id, c.version, c.code, c.name, c.time_zone, c.metric_crs, CAST('{}' AS text[]) AS classes,
            ST_XMin(e) AS west, ST_YMin(e) AS south, ST_XMax(e) AS east, ST_YMax(e) AS north,
            CAST(NULL AS timestamptz) AS oldest_look, CAST(NULL AS timestamptz) AS newest_look
     FROM urban_inventory.city c CROSS JOIN LATERAL (SELECT Box2D(c.boundary) AS e OFFSET 0) b

@@ -1,0 +1,305 @@
+"""Health, figures, compression, entity tags, logs, and how many requests are answered at once."""
+
+import asyncio
+import io
+import ipaddress
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from api.admission import Admission, Room, client_of
+from api.app import create_app
+from api.settings import Settings
+from api.watching import log_requests
+from inventory.store import cities
+from inventory.store.database import Database, Patience
+from tests.api.conftest import Service
+from tests.support.city import make_city
+from tests.support.server import served
+
+ITEMS = "/cities/town/collections/assets/items"
+
+
+@pytest.fixture
+def client(database: Database, tmp_path: Path) -> Iterator[httpx.Client]:
+    """A service of its own, over a city of 300 trees."""
+    with database.transaction(Patience.JOB) as connection:
+        make_city(connection, "town").assets([(100 + i % 20 / 300, 22 + i // 20 / 300) for i in range(300)])
+    with served(create_app(Settings(home=tmp_path), database)) as url, httpx.Client(base_url=url) as opened:
+        yield opened
+
+
+def test_it_lives_and_is_ready(service: Service) -> None:
+    assert service.get("/healthz").json()["status"] == "ok"
+    ready = service.get("/readyz")
+    assert (ready.status_code, ready.json()["checks"]) == (200, {"database": "ok", "schema": "ok"})
+
+
+def test_it_is_not_ready_without_its_database_but_lives(tmp_path: Path) -> None:
+    database = Database("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    with served(create_app(Settings(home=tmp_path), database)) as url:
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        answer = httpx.get(f"{url}/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (503, "not ready")
+    assert answer.headers["retry-after"]
+
+
+def test_figures_are_by_route_and_status_and_name_no_city(service: Service) -> None:
+    service.get(f"{ITEMS}/a00001")
+    service.get("/cities/town/nothing")
+    figures = service.get("/metrics").text
+    route = 'route="/cities/{city}/collections/{collection}/items/{feature:path}"'
+    assert any(
+        line.startswith("urban_inventory_requests_total") and route in line and 'status="200"' in line
+        for line in figures.splitlines()
+    )
+    assert "urban_inventory_request_seconds_bucket" in figures
+    assert "urban_inventory_database_connections" in figures
+    assert "town" not in figures
+
+
+def test_figures_are_not_told_through_a_proxy_unless_everybody_may_read_them(
+    service: Service, database: Database, tmp_path: Path
+) -> None:
+    assert service.get("/metrics", x_forwarded_for="203.0.113.7").status_code == 404
+    with served(create_app(Settings(home=tmp_path, metrics="everybody"), database)) as url:
+        assert httpx.get(f"{url}/metrics", headers={"X-Forwarded-For": "203.0.113.7"}).status_code == 200
+    with served(create_app(Settings(home=tmp_path, metrics="nobody"), database)) as url:
+        assert httpx.get(f"{url}/metrics").status_code == 404
+
+
+# --- compression ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd"])
+def test_answers_are_compressed_as_the_caller_likes(service: Service, encoding: str) -> None:
+    path = "/cities/many/collections/assets/items?limit=1000"
+    plain = service.get(path, accept_encoding="identity")
+    packed = service.get(path, accept_encoding=encoding)
+    assert packed.headers["content-encoding"] == encoding
+    assert "content-encoding" not in plain.headers
+    assert "Accept-Encoding" in packed.headers["vary"]
+    assert packed.json()["features"] == plain.json()["features"]
+    assert packed.num_bytes_downloaded < plain.num_bytes_downloaded / 4
+
+
+def test_files_that_are_compressed_in_themselves_are_not_again(service: Service) -> None:
+    answer = service.get("/cities/many/collections/assets/download?f=gpkg", accept_encoding="gzip")
+    assert "content-encoding" not in answer.headers
+
+
+# --- entity tags ----------------------------------------------------------------------------------------------
+
+KEPT = [
+    "/cities/town",
+    "/cities/town/conformance",
+    "/cities/town/collections",
+    "/cities/town/collections/assets",
+    "/cities/town/collections/assets/schema",
+    "/cities/town/collections/assets/items?limit=5",
+    "/cities/town/collections/assets/items/a00001",
+    "/cities/town/counts",
+    "/cities/town/api",
+]
+
+
+@pytest.mark.parametrize("path", KEPT)
+def test_who_has_an_answer_is_told_so_until_the_city_changes(
+    client: httpx.Client, database: Database, path: str
+) -> None:
+    first = client.get(path)
+    tag = first.headers["etag"]
+    assert first.headers["cache-control"] == "private, no-cache"
+    for named in (tag, tag.removeprefix("W/"), f'"other", {tag}'):
+        again = client.get(path, headers={"If-None-Match": named})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert client.head(path, headers={"If-None-Match": tag}).status_code == 304
+    assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+    with database.transaction(Patience.JOB) as connection:
+        cities.lock_city(connection, cities.get_city(connection, "town").id)
+    changed = client.get(path, headers={"If-None-Match": tag})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != tag
+
+
+def test_tags_differ_by_address_and_by_form(client: httpx.Client) -> None:
+    tags = [
+        client.get(path, headers={"Accept": accept}).headers["etag"]
+        for path in KEPT[:2]
+        for accept in ("application/json", "text/html")
+    ]
+    assert len(set(tags)) == 4
+
+
+def test_states_that_sql_alone_changed_change_the_tag(client: httpx.Client, database: Database) -> None:
+    tag = client.get(ITEMS).headers["etag"]
+    with database.transaction(Patience.JOB) as connection:
+        connection.exec_driver_sql("UPDATE urban_inventory.asset_state SET verified = true WHERE listed")
+    assert client.get(ITEMS, headers={"If-None-Match": tag}).status_code == 200
+
+
+# --- numbers of requests, and the log ----------------------------------------------------------------------
+
+
+def test_a_callers_own_number_is_ours_where_it_is_one(service: Service) -> None:
+    answer = service.get("/cities/none", x_request_id="job-2026.11_26", accept="application/json")
+    assert answer.headers["x-request-id"] == answer.json()["trace"] == "job-2026.11_26"
+    for odd in ("short", "a" * 65, "with space", "<script>alert</script>"):
+        assert service.get("/cities/town", x_request_id=odd).headers["x-request-id"] != odd
+
+
+def test_a_request_is_one_line_of_json_without_what_must_stay_unsaid(service: Service) -> None:
+    stream = io.StringIO()
+    service_log = logging.getLogger("urban_inventory")
+    before, level = service_log.handlers[:], service_log.level
+    log_requests(stream)
+    try:
+        service.get(f"{ITEMS}?limit=1&token=secret", x_request_id="a-known-number")
+    finally:
+        service_log.handlers[:] = before
+        service_log.setLevel(level)
+    (line,) = [json.loads(one) for one in stream.getvalue().splitlines() if "a-known-number" in one]
+    assert {name: line[name] for name in ("trace", "method", "status", "city")} == {
+        "trace": "a-known-number",
+        "method": "GET",
+        "status": 200,
+        "city": "town",
+    }
+    assert line["route"].endswith("/items")
+    assert line["ms"] > 0
+    assert line["bytes"] > 100
+    assert "secret" not in stream.getvalue()
+
+
+# --- how many at once ---------------------------------------------------------------------------------------
+
+
+class _Slow:
+    """An application that answers when told, and knows how many requests it had at once."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.now = self.most = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await self.go.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self.now -= 1
+
+
+async def _ask(app: Any, client: str, path: str = "/cities") -> int:
+    status: list[int] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            status.append(message["status"])
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "client": (client, 1), "state": {}}
+    await app(scope, receive, send)
+    return status[0]
+
+
+def _room(**settings: Any) -> Room:
+    return Room(**{"each": 2, "all_together": 3, "patience_s": 30.0, **settings})
+
+
+def test_a_client_has_so_many_requests_answered_and_the_others_wait_their_turn() -> None:
+    async def scenario() -> None:
+        slow, room = _Slow(), _room()
+        app = Admission(slow, room=room)
+        asked = [asyncio.create_task(_ask(app, "one")) for _ in range(5)]
+        asked += [asyncio.create_task(_ask(app, "other"))]
+        await asyncio.sleep(0.05)
+        assert (slow.most, room.waiting) == (3, 3)
+        # Whoever looks whether it lives waits for nobody.
+        health = asyncio.create_task(_ask(app, "one", "/healthz"))
+        await asyncio.sleep(0.01)
+        assert slow.now == 4
+        slow.go.set()
+        assert await asyncio.gather(*asked, health) == [200] * 7
+        assert (room.waiting, room._clients, room._whole.taken) == (0, {}, 0)
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_too_long_is_told_whose_limit_it_was() -> None:
+    async def scenario() -> None:
+        slow, room = _Slow(), _room(patience_s=0.05)
+        app = Admission(slow, room=room)
+        asked = [asyncio.create_task(_ask(app, "one")) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        assert await _ask(app, "one") == 429
+        asked.append(asyncio.create_task(_ask(app, "second")))
+        await asyncio.sleep(0.01)
+        assert await _ask(app, "third") == 503
+        slow.go.set()
+        assert await asyncio.gather(*asked) == [200] * 3
+        assert await _ask(app, "one") == 200
+        assert room.refused == {429: 1, 503: 1}
+
+    asyncio.run(scenario())
+
+
+def test_a_line_that_is_too_long_takes_nobody_more() -> None:
+    async def scenario() -> None:
+        slow, room = _Slow(), _room(each=1, all_together=1)
+        app = Admission(slow, room=room)
+        asked = [asyncio.create_task(_ask(app, "one")) for _ in range(9)]
+        await asyncio.sleep(0.05)
+        assert await _ask(app, "one") == 429
+        slow.go.set()
+        assert await asyncio.gather(*asked) == [200] * 9
+
+    asyncio.run(scenario())
+
+
+def test_who_hangs_up_while_waiting_leaves_the_line() -> None:
+    async def scenario() -> None:
+        slow, room = _Slow(), _room(each=1, all_together=1)
+        app = Admission(slow, room=room)
+        first = asyncio.create_task(_ask(app, "one"))
+        await asyncio.sleep(0.01)
+        gone = [asyncio.create_task(_ask(app, client)) for client in ("one", "one", "other")]
+        await asyncio.sleep(0.01)
+        for task in gone:
+            task.cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
+        assert room.waiting == 0
+        slow.go.set()
+        assert await first == 200
+        assert await _ask(app, "other") == 200
+        assert (room._clients, room._whole.taken) == ({}, 0)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("203.0.113.7", "198.51.100.1", "203.0.113.7"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
+        # What a client writes itself stands on the left, and counts for nothing.
+        ("10.0.0.1", "1.2.3.4, 198.51.100.1, 10.0.0.2", "198.51.100.1"),
+        ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.1"),
+    ],
+)
+def test_a_client_is_known_by_the_last_address_that_is_no_proxy_of_ours(
+    peer: str, forwarded: str, client: str
+) -> None:
+    scope = {"client": (peer, 1), "headers": [(b"x-forwarded-for", forwarded.encode())], "type": "http"}
+    assert client_of(scope, [ipaddress.ip_network("10.0.0.0/8")]) == client
