@@ -1,12 +1,14 @@
 """The HTTP service, put together: routes, refusals, and the perimeter around them. No rules live here."""
 
 from fastapi import Depends, FastAPI
+from starlette.routing import Match
+from starlette.types import Scope
 from starlette_compress import CompressMiddleware, add_compress_type
 
 from api import cities, counts, operations, problem_answers, source, web_files
 from api.admission import Admission, Room
 from api.fresh import NotModified, not_modified
-from api.ogc import downloads, items, landing, schemas
+from api.ogc import downloads, items, landing, schemas, writes
 from api.perimeter import Perimeter
 from api.requests import refuse_unknown_parameters
 from api.settings import Settings
@@ -55,7 +57,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
         trusted=settings.trusted_proxies,
     )
     problem_answers.add_handlers(app)
-    for room in (cities, landing, downloads, items, counts, source, web_files, schemas, operations):
+    for room in (cities, landing, downloads, items, counts, source, web_files, schemas, operations, writes):
         app.include_router(room.router)
     app.add_exception_handler(NotModified, not_modified)
     # From within outwards: each layer is around those before it.
@@ -67,8 +69,14 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
         routes=lambda: app.router.routes,
         public_url=app.state.public_url,
         open_to_all=_has_public_read,
+        hidden=None if settings.allow_unauthenticated_writes else _is_write,
     )
     return app
+
+
+def _is_write(scope: Scope) -> bool:
+    """Whether it is a write: answered with a refusal where nobody may, and then not offered."""
+    return any(route.matches(scope)[0] is Match.FULL for route in writes.router.routes)
 
 
 def _has_public_read(path: str) -> bool:

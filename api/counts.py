@@ -12,11 +12,10 @@ from api import pages
 from api.fresh import city_asked
 from api.negotiation import wants_html
 from api.ogc.parameters import read_date, read_names
-from api.requests import Installation, Store
+from api.requests import Installation, Store, read_body
 from detection.errors import CallerError
 from inventory.counting import count
 from inventory.domain.tally import CountRow
-from inventory.errors import PolygonTooLarge
 from inventory.polygons import read_polygon
 from inventory.store import features
 
@@ -98,33 +97,13 @@ async def counts_in_polygon(
     as_of: _AsOf = None,
 ) -> Response:
     """Counts in a polygon of the caller's, its border included."""
-    body = await _body(request, settings.body_limit_bytes)
+    body = await read_body(request, settings.body_limit_bytes)
 
     def counted() -> list[CountRow]:
         polygon = read_polygon(body, vertex_limit=settings.vertex_limit)
         return count(store, city, classes=_names(class_), polygon=polygon, as_of=_day(as_of))
 
     return JSONResponse(_document(await run_in_threadpool(counted)))
-
-
-async def _body(request: Request, limit_bytes: int) -> bytes:
-    """The body, never more of it in memory than the limit.
-
-    Raises:
-        PolygonTooLarge: it is longer, whatever its Content-Length said.
-    """
-    said = request.headers.get("content-length", "0")
-    chunks: list[bytes] = []
-    size = int(said) if said.isdecimal() and int(said) > limit_bytes else 0
-    if not size:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit_bytes:
-                break
-            chunks.append(chunk)
-    if size > limit_bytes:
-        raise PolygonTooLarge(f"the body is longer than {limit_bytes:,} bytes", do="Simplify the polygon.")
-    return b"".join(chunks)
 
 
 def _names(value: str | None) -> Sequence[str] | None:

@@ -37,6 +37,27 @@ def city_asked(request: Request, connection: Connection, code: str, *, alone: bo
     return city
 
 
+def content_tag(content: bytes) -> str:
+    """The entity tag of one feature, from what it says: other changes of the city leave it be."""
+    return f'W/"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
+
+
+def keep(request: Request, content: bytes) -> None:
+    """Gives an answer the tag of its content.
+
+    Raises:
+        NotModified: the caller has this answer.
+    """
+    request.state.etag = content_tag(content)
+    if is_named(request.state.etag, request.headers.get("if-none-match", "")):
+        raise NotModified
+
+
+def is_named(tag: str, header: str) -> bool:
+    """Whether a header names a tag, or any (``*``)."""
+    return header.strip() == "*" or tag in _held(header)
+
+
 def not_modified(request: Request, _: Exception) -> Response:
     """The answer to a caller who has the answer already."""
     return Response(status_code=304)

@@ -46,6 +46,7 @@ class Perimeter:
     Args:
         public_url: the configured address; None where the service is reached by loopback names only.
         open_to_all: whether a path may be read from any web page (CORS without credentials).
+        hidden: whether a request is answered, but not offered by ``Allow``.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class Perimeter:
         routes: Callable[[], Iterable[BaseRoute]],
         public_url: str | None,
         open_to_all: Callable[[str], bool],
+        hidden: Callable[[Scope], bool] | None = None,
     ) -> None:
         self._app = app
         self._routes = routes
         self._public_host = urlsplit(public_url).netloc.lower() if public_url else None
         self._open_to_all = open_to_all
+        self._hidden = hidden
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -113,6 +116,8 @@ class Perimeter:
         return [*found, "OPTIONS"] if found else []
 
     def _is_routed(self, scope: Scope) -> bool:
+        if self._hidden is not None and self._hidden(scope):
+            return False
         return any(route.matches(scope)[0] is Match.FULL for route in self._routes())
 
     def dress(self, scope: Scope, headers: MutableHeaders, trace: str, status: int) -> None:

@@ -16,18 +16,22 @@ from detection.errors import (
     UrbanInventoryError,
 )
 from inventory.errors import (
+    BodyTooLarge,
     BoundariesUnusable,
     ClusterUnusable,
     ConfigurationError,
     DataUnavailable,
     DecisionUnusable,
+    NotAllowed,
     PolygonTooLarge,
     PolygonUnusable,
+    PreconditionFailed,
     RightsMissing,
     SchemaBehind,
     StoreBusy,
     StoreError,
     TimeUnusable,
+    WrongMediaType,
 )
 
 DONE = 0
@@ -59,6 +63,10 @@ _TABLE: dict[type[UrbanInventoryError], Outcome] = {
     TimeUnusable: Outcome(400, REFUSED),
     PolygonUnusable: Outcome(422, REFUSED),
     PolygonTooLarge: Outcome(413, REFUSED),
+    BodyTooLarge: Outcome(413, REFUSED),
+    WrongMediaType: Outcome(415, REFUSED),
+    PreconditionFailed: Outcome(412, REFUSED),
+    NotAllowed: Outcome(403, REFUSED),
     ModelError: Outcome(500, REFUSED),
     MissingExtra: Outcome(501, CONFIGURATION),
     ConfigurationError: Outcome(500, CONFIGURATION),

@@ -10,6 +10,7 @@ from fastapi.dependencies.models import Dependant
 
 from api.settings import Settings
 from detection.errors import CallerError
+from inventory.errors import BodyTooLarge
 from inventory.store.database import Database
 
 _Route = TypeVar("_Route", bound=Callable[..., Any])
@@ -76,3 +77,25 @@ def refuse_unknown_parameters(request: Request) -> None:
 def _declared(dependant: Dependant) -> frozenset[str]:
     names = {field.alias for field in dependant.query_params}
     return frozenset(names).union(*(_declared(inner) for inner in dependant.dependencies))
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """The body, never more of it in memory than the limit.
+
+    Raises:
+        BodyTooLarge: it is longer, whatever its Content-Length said.
+    """
+    said = request.headers.get("content-length", "0")
+    chunks: list[bytes] = []
+    size = int(said) if said.isdecimal() and int(said) > limit_bytes else 0
+    if not size:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit_bytes:
+                break
+            chunks.append(chunk)
+    if size > limit_bytes:
+        raise BodyTooLarge(
+            f"the body is longer than {limit_bytes:,} bytes", do="Send less: simplify geometries."
+        )
+    return b"".join(chunks)

@@ -92,6 +92,9 @@ class Settings(BaseSettings):
         default=(),
         description='Networks of proxies whose X-Forwarded-For names the client, as ["10.0.0.0/8"].',
     )
+    allow_unauthenticated_writes: bool = Field(
+        default=False, description="Whether anybody on this machine may write; on loopback alone."
+    )
     metrics: MetricsFor = Field(
         default=MetricsFor.LOOPBACK, description="Who may read /metrics: loopback, everybody, nobody."
     )

@@ -16,6 +16,7 @@ __all__ = [
     "doctor",
     "domain",
     "downloading",
+    "editing",
     "errors",
     "evidence_changes",
     "exporting",

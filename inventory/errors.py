@@ -1,6 +1,7 @@
 """The inventory's branches of the error tree (root and picture in ``detection/errors.py``).
 
 UrbanInventoryError ─┬─ CallerError ─┬─ BoundariesUnusable, FilterUnusable, TimeUnusable
+                     │               ├─ FeatureUnusable, WrongMediaType, BodyTooLarge, PreconditionFailed, NotAllowed
                      │               ├─ DecisionUnusable ─ DecisionsUnusable
                      │               ├─ JsonUnusable ──── JsonTooDeep, NumberTooLong
                      │               └─ PolygonUnusable ─┬─ PolygonTooLarge, TooManyVertices
@@ -34,6 +35,36 @@ class FilterUnusable(CallerError):
     """A filter cannot be read, names something unknown, or compares what cannot be compared."""
 
     code = "filter_invalid"
+
+
+class FeatureUnusable(CallerError):
+    """A feature that somebody sent cannot be read as an asset."""
+
+    code = "feature_invalid"
+
+
+class BodyTooLarge(CallerError):
+    """A body is longer than the service takes."""
+
+    code = "body_too_large"
+
+
+class WrongMediaType(CallerError):
+    """A body is of a type that nothing here reads."""
+
+    code = "unsupported_media_type"
+
+
+class PreconditionFailed(CallerError):
+    """What somebody wants to change is not as they knew it."""
+
+    code = "precondition_failed"
+
+
+class NotAllowed(CallerError):
+    """The caller may not do that."""
+
+    code = "not_allowed"
 
 
 class PolygonUnusable(CallerError):

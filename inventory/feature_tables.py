@@ -130,11 +130,26 @@ _OBSERVATIONS = {
     "asset": _TEXT,
 }
 
+_DECISIONS = {
+    "id": _TEXT,
+    "kind": _TEXT,
+    "class": _TEXT,
+    "asset": _TEXT,
+    "at": TIME,
+    "author": _TEXT,
+    "reason": _TEXT,
+    "text": _TEXT,
+    "retracts": _TEXT,
+    "retracted": _YES_NO,
+    "recorded_at": TIME,
+}
+
 LAYERS = {
     Collection.ASSETS: Layer(name="assets", fields=_ASSETS, geometry_type=POINT),
     Collection.AREAS: Layer(name="areas", fields=_AREAS, geometry_type=POLYGONS),
     Collection.SURVEYS: Layer(name="surveys", fields=_SURVEYS, geometry_type=POLYGONS),
     Collection.OBSERVATIONS: Layer(name="observations", fields=_OBSERVATIONS, geometry_type=POINT),
+    Collection.DECISIONS: Layer(name="decisions", fields=_DECISIONS, geometry_type=POINT),
 }
 
 

@@ -34,9 +34,15 @@ def serve(
     public_url: Annotated[
         str | None, typer.Option(help="Address under which users reach the service; needed beyond loopback.")
     ] = None,
+    allow_unauthenticated_writes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unauthenticated-writes", help="Anybody on this machine may write; on loopback alone."
+        ),
+    ] = False,
 ) -> None:
     """Serve the cities’ pages and their OGC API until Ctrl-C."""
-    settings = serving_settings(host, port, public_url)
+    settings = serving_settings(host, port, public_url, allow_unauthenticated_writes or None)
     with (
         listening_socket(settings.host, settings.port) as listener,
         open_database(
@@ -105,13 +111,20 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serving_settings(host: str | None, port: int | None, public_url: str | None) -> Settings:
+def serving_settings(
+    host: str | None, port: int | None, public_url: str | None, writes: bool | None = None
+) -> Settings:
     """The installation's settings with what the command line says of the service.
 
     Raises:
         ConfigurationError: beyond loopback without a public address, or an address that is none.
     """
-    given = {"host": host, "port": port, "public_url": public_url}
+    given = {
+        "host": host,
+        "port": port,
+        "public_url": public_url,
+        "allow_unauthenticated_writes": writes,
+    }
     found = read_settings()
     try:
         settings = Settings(**{**found.model_dump(), **{k: v for k, v in given.items() if v is not None}})
@@ -122,6 +135,14 @@ def serving_settings(host: str | None, port: int | None, public_url: str | None)
             "beyond loopback the service must know its public address",
             where=f"--host {settings.host}",
             do="Add --public-url https://…, the address of the proxy that users open.",
+        )
+    if settings.allow_unauthenticated_writes and (
+        settings.host not in LOOPBACK_NAMES or settings.public_url is not None
+    ):
+        raise ConfigurationError(
+            "writes without accounts are for this machine alone",
+            where=f"--host {settings.host}" if settings.public_url is None else "--public-url",
+            do="Leave --allow-unauthenticated-writes out, or serve on 127.0.0.1 without a public address.",
         )
     return settings
 

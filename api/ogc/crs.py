@@ -48,6 +48,11 @@ class Crs:
         """What brings coordinates of this CRS to longitude and latitude."""
         return FilterCrs(name=self.code, to_lon_lat=_transformer(self.code, "OGC:CRS84"))
 
+    def lon_lat(self, first: float, second: float) -> tuple[float, float]:
+        """Longitude and latitude of coordinates in the authority's order; infinite where there is no such place."""
+        lon, lat = _transformer(self.code, "OGC:CRS84").transform(first, second)
+        return float(lon), float(lat)
+
     def coordinates(self, lon_lat: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, 2) coordinates in the authority's order of (n, 2) longitudes and latitudes, rounded to a centimetre."""
         first, second = _transformer("OGC:CRS84", self.code).transform(lon_lat[:, 0], lon_lat[:, 1])

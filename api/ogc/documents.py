@@ -42,6 +42,15 @@ _CLASSES = {
     ),
 }
 CONFORMANCE = tuple(f"{_SPEC}/{part}/conf/{name}" for part, names in _CLASSES.items() for name in names)
+_WRITING = tuple(
+    f"{_SPEC}/ogcapi-features-4/1.0/conf/{name}" for name in ("create-replace-delete", "update", "features")
+)
+
+
+def declared(request: Request) -> list[str]:
+    """The classes of the standards that are fulfilled; those of writing where somebody may write."""
+    writes = request.app.state.settings.allow_unauthenticated_writes
+    return [*CONFORMANCE, *(_WRITING if writes else ())]
 
 
 SCHEMA = "application/schema+json"
@@ -86,6 +95,11 @@ ABOUT = {
         description="What each survey saw. With current=true only the stock of classes that move.",
         filters=("class", "area", "level", "current"),
     ),
+    Collection.DECISIONS: About(
+        title="Decisions",
+        description="What people decided of assets and places; with datetime, since when they say it is so.",
+        filters=("class", "area", "level"),
+    ),
 }
 
 
@@ -110,7 +124,7 @@ def landing(request: Request, city: CityOnPage) -> dict[str, Any]:
         "description": f"Inventory of {city.name}: what stands and moves there, counted from imagery.",
         "attribution": f"{base_url(request)}/attribution",
         "extent": _extent(city),
-        "conformsTo": list(CONFORMANCE),
+        "conformsTo": declared(request),
         "links": [
             *_self_and_page(f"{root}/", JSON),
             link(f"{root}/api", "service-desc", OPENAPI_TYPE, "The API, for programs"),
@@ -127,7 +141,7 @@ def landing(request: Request, city: CityOnPage) -> dict[str, Any]:
 def conformance(request: Request, city: CityOnPage) -> dict[str, Any]:
     """What of the standards is fulfilled."""
     address = f"{city_url(request, city.code)}/conformance"
-    return {"conformsTo": list(CONFORMANCE), "links": _self_and_page(address, JSON)}
+    return {"conformsTo": declared(request), "links": _self_and_page(address, JSON)}
 
 
 def collections(request: Request, city: CityOnPage, totals: dict[Collection, int | None]) -> dict[str, Any]:

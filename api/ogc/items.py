@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api import pages
-from api.fresh import city_asked
+from api.fresh import city_asked, keep
 from api.links import changed_query, city_url, link
 from api.negotiation import wants_html
 from api.ogc import formats, parameters, rendering
@@ -158,10 +158,13 @@ def item(
     named = collection_named(collection)
     as_page = wants_html(request)
     with store.transaction(read_only=True) as connection:
-        shown = city_asked(request, connection, city, alone=not as_page)
+        shown = features.city_on_page(connection, city, alone=not as_page)
         answered_in = read_crs(crs, shown, "crs")
         row = features.row_of(connection, shown, named, feature, today_in(shown.time_zone))
-        (document,) = in_crs(parsed(next(features.texts(connection, shown, named, [row]))), answered_in)
+        text = next(features.texts(connection, shown, named, [row]))
+        if not as_page and answered_in.is_lon_lat:
+            keep(request, text)
+        (document,) = in_crs(parsed(text), answered_in)
     root = f"{city_url(request, shown.code)}/collections/{named}"
     address = f"{root}/items/{quote(str(document['id']), safe='')}"
     document["links"] = [

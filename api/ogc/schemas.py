@@ -14,6 +14,7 @@ from api.links import city_url
 from api.ogc.documents import ABOUT, SCHEMA, collection_named
 from api.requests import Store
 from detection.errors import CallerError
+from inventory.editing import WRITABLE
 from inventory.feature_tables import LAYERS, POINT
 from inventory.store.features import Collection, queryables_of
 from inventory.store.filters import Kind
@@ -72,7 +73,13 @@ TITLES = {
     "licence": ("Licence", "Licence of the imagery."),
     "attribution": ("Attribution", "Whose imagery it is."),
     "plausible": ("Plausible", "Whether its size is one that the class can have."),
-    "asset": ("Asset", "Id of the asset that it was matched to."),
+    "asset": ("Asset", "Id of the asset that it was matched to, or speaks of."),
+    "at": ("At", "Since when it is so."),
+    "author": ("Author", "Who said it."),
+    "reason": ("Reason", "Why."),
+    "text": ("Text", "What is to be known of it."),
+    "retracts": ("Takes back", "Id of the decision that this one takes back."),
+    "retracted": ("Taken back", "Whether a later decision took it back."),
 }
 OF_KIND: dict[Kind, dict[str, str]] = {
     Kind.TEXT: {"type": "string"},
@@ -148,7 +155,9 @@ def _schema(address: str, title: str, properties: dict[str, Any], **more: Any) -
 def _attributes(named: Collection) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for place, (name, kind) in enumerate(LAYERS[named].fields.items(), start=1):
-        role = {"x-ogc-role": "id", "readOnly": True} if name == "id" else {}
+        role: dict[str, Any] = {"x-ogc-role": "id"} if name == "id" else {}
+        if named is not Collection.ASSETS or name not in WRITABLE:
+            role["readOnly"] = True
         found[name] = {**_titled(name), **_type(kind), **role, "x-ogc-propertySeq": place}
     return found
 

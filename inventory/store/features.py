@@ -43,6 +43,7 @@ class Collection(StrEnum):
     AREAS = "areas"
     SURVEYS = "surveys"
     OBSERVATIONS = "observations"
+    DECISIONS = "decisions"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -403,6 +404,19 @@ def _inside_area(geometry: ColumnElement[object], version: int) -> ColumnElement
     return exists(select(1).where(area.c.id == version, func.ST_Intersects(area.c.geom, geometry)))
 
 
+def _decision_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
+    said = schema.decision
+    conditions = [said.c.city_id == city.id, *_holds_point(said.c.geom, wanted.boxes)]
+    start, end = wanted.when.interval if wanted.when.interval is not None else (None, None)
+    conditions += [] if start is None else [said.c.at >= start]
+    conditions += [] if end is None else [said.c.at <= end]
+    if wanted.classes:
+        conditions.append(said.c["class"].in_(wanted.classes))
+    if wanted.area is not None:
+        conditions.append(_inside_area(said.c.geom, wanted.area))
+    return select(said.c.id.label("key"), said.c.id.label("row_id")).where(*conditions)
+
+
 def _area_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
     area = schema.area_version
     conditions = [area.c.city_id == city.id, *_inside(area.c.geom, wanted.boxes)]
@@ -432,6 +446,7 @@ _KEYS = {
     (Collection.SURVEYS, False): _survey_keys,
     (Collection.OBSERVATIONS, False): _observation_keys,
     (Collection.OBSERVATIONS, True): _stock_keys,
+    (Collection.DECISIONS, False): _decision_keys,
 }
 _KEYS |= {(one, True): _KEYS[one, False] for one in Collection if (one, True) not in _KEYS}
 _QUERYABLES = {
@@ -440,6 +455,7 @@ _QUERYABLES = {
     (Collection.SURVEYS, False): queryables.of_surveys(),
     (Collection.OBSERVATIONS, False): queryables.of_observations(),
     (Collection.OBSERVATIONS, True): queryables.of_stock(),
+    (Collection.DECISIONS, False): queryables.of_decisions(),
 }
 _QUERYABLES |= {(one, True): _QUERYABLES[one, False] for one in Collection if (one, True) not in _QUERYABLES}
 
@@ -460,6 +476,10 @@ _ROW_OF = {
     Collection.SURVEYS: text("""
         SELECT u.id FROM urban_inventory.survey u
         WHERE u.city_id = :city AND u.public_id = :id AND CAST(:on AS date) IS NOT NULL
+    """),
+    Collection.DECISIONS: text("""
+        SELECT d.id FROM urban_inventory.decision d
+        WHERE d.city_id = :city AND d.public_id = :id AND CAST(:on AS date) IS NOT NULL
     """),
     # The number is compared as text: an id that is no number is unknown, not an error.
     Collection.OBSERVATIONS: text("""
@@ -563,6 +583,27 @@ _FEATURES = {
         ) p
         ORDER BY w.place
     """),
+    Collection.DECISIONS: text("""
+        SELECT format('{"type":"Feature","id":%s,"geometry":%s,"properties":%s}',
+                      to_json(d.public_id), ST_AsGeoJSON(d.geom, 7), row_to_json(p))
+        FROM unnest(CAST(:rows AS bigint[])) WITH ORDINALITY AS w (id, place)
+        CROSS JOIN LATERAL (
+            SELECT * FROM urban_inventory.decision WHERE city_id = :city AND id = w.id OFFSET 0
+        ) d
+        LEFT JOIN LATERAL (
+            SELECT public_id FROM urban_inventory.decision WHERE city_id = :city AND id = d.retracts OFFSET 0
+        ) r ON true
+        CROSS JOIN LATERAL (
+            SELECT d.kind, d.class, coalesce(d.asset, (
+                       SELECT a.public_id FROM urban_inventory.asset a
+                       WHERE a.city_id = :city AND a.root_decision = d.id)) AS asset,
+                   d.at, d.author, d.reason, d.details ->> 'text' AS text, r.public_id AS retracts,
+                   EXISTS (SELECT FROM urban_inventory.decision t
+                           WHERE t.city_id = :city AND t.retracts = d.id) AS retracted,
+                   d.recorded_at
+        ) p
+        ORDER BY w.place
+    """),
 }
 
 # A text of so many rows is a few hundred kilobytes; outlines of areas may be long.
@@ -571,6 +612,7 @@ _ROWS_A_TEXT = {
     Collection.AREAS: 20,
     Collection.SURVEYS: 100,
     Collection.OBSERVATIONS: 1_000,
+    Collection.DECISIONS: 1_000,
 }
 # One text for many rows: a row each costs the driver more than the database.
 _TEXTS = {

@@ -102,6 +102,22 @@ def of_surveys() -> Mapping[str, Queryable]:
     }
 
 
+def of_decisions() -> Mapping[str, Queryable]:
+    """Of what people decided: over ``decision``."""
+    said = schema.decision.c
+    return {
+        "id": _of(Kind.TEXT, said.public_id),
+        "kind": _of(Kind.TEXT, said.kind),
+        "class": _of(Kind.TEXT, said["class"]),
+        "asset": _of(Kind.TEXT, said.asset),
+        "at": _of(Kind.INSTANT, said.at),
+        "author": _of(Kind.TEXT, said.author),
+        "reason": _of(Kind.TEXT, said.reason),
+        "recorded_at": _of(Kind.INSTANT, said.recorded_at),
+        GEOMETRY: _of(Kind.GEOMETRY, said.geom),
+    }
+
+
 def _of_states() -> dict[str, Queryable]:
     state = schema.asset_state.c
     return {

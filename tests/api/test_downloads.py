@@ -161,7 +161,8 @@ def test_who_hangs_up_ends_the_query(
         assert soon(lambda: sleepers(service) == 0)
         monkeypatch.undo()
         assert soon(lambda: client.get(path).status_code == 200)
-    assert caplog.text == ""
+    # Beside the line about each request nothing is logged: it is no failure.
+    assert not [one for one in caplog.records if one.levelname != "INFO"]
 
 
 def sleepers(service: Service) -> int:

@@ -1,0 +1,278 @@
+"""Assets written as features (OGC API Features, Part 4): each write becomes decisions, in one transaction.
+
+Until accounts arrive a write is refused (403) unless the service was started for this machine alone with
+``--allow-unauthenticated-writes``; then it is refused to pages of other sites, whose requests a browser sends along.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import orjson
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from api.fresh import content_tag, is_named
+from api.links import base_url, city_url
+from api.ogc.crs import Crs, read_crs
+from api.ogc.documents import GEOJSON
+from api.requests import Installation, Store, read_body, today_in
+from detection.errors import CallerError, UrbanInventoryError
+from detection.taxonomy import shipped_taxonomy
+from inventory.dates import parse_instant
+from inventory.editing import WRITABLE, Edit, add_asset, change_asset, remove_asset
+from inventory.errors import FeatureUnusable, NotAllowed, PreconditionFailed, WrongMediaType
+from inventory.feature_tables import LAYERS, parsed
+from inventory.store import features
+from inventory.store.database import Database
+from inventory.store.features import Collection
+
+_ITEMS = "/cities/{city}/collections/assets/items"
+_MERGE_PATCH = "application/merge-patch+json"
+_BODIES = frozenset({GEOJSON, "application/json"})
+_KNOWN = frozenset(LAYERS[Collection.ASSETS].fields) | frozenset(WRITABLE)
+
+_EXAMPLE = {
+    "type": "Feature",
+    "geometry": {"type": "Point", "coordinates": [100.9723001, 22.7766002]},
+    "properties": {"class": "tree", "reason": "planted this spring", "at": "2026-03-12"},
+}
+_PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {}}}
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"description": said, **_PROBLEM}
+    for status, said in {
+        400: "The body or a parameter is unusable.",
+        403: "Writing is not allowed here.",
+        404: "No such city or asset.",
+        409: "The asset changed meanwhile, or decisions contradict.",
+        412: "If-Match names another state of the asset.",
+        413: "The body is too long.",
+        415: "The body is of another media type.",
+        422: "The decision is unusable.",
+        503: "Another job writes.",
+    }.items()
+}
+
+
+def _body(*media_types: str) -> dict[str, Any]:
+    content = {each: {"schema": {"type": "object"}, "example": _EXAMPLE} for each in media_types}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def may_write(request: Request, settings: Installation) -> None:
+    """Lets through who may write.
+
+    Raises:
+        NotAllowed: nobody may here, or the request comes from a page of another site.
+    """
+    if not settings.allow_unauthenticated_writes:
+        raise NotAllowed(
+            "this service is read only", do="Write with “urban-inventory decide”, or see docs/operator.md."
+        )
+    origin = request.headers.get("origin")
+    if origin not in (None, base_url(request)) or request.headers.get("sec-fetch-site") in (
+        "cross-site",
+        "same-site",
+    ):
+        raise NotAllowed("pages of other sites may not write here", where=f"Origin: {str(origin)[:80]}")
+
+
+router = APIRouter(tags=["features"], dependencies=[Depends(may_write)])
+_ContentCrs = Annotated[str | None, Header(description="CRS of the body’s coordinates; CRS84 without it.")]
+_IfMatch = Annotated[str | None, Header(description="Entity tag that the asset must still have.")]
+
+
+@router.post(
+    _ITEMS,
+    status_code=201,
+    responses={201: {"description": "Added; Location names it."}, **_REFUSALS},
+    response_class=Response,
+    openapi_extra=_body(GEOJSON),
+)
+async def create(
+    request: Request, store: Store, settings: Installation, city: str, content_crs: _ContentCrs = None
+) -> Response:
+    """Adds an asset: a decision “add”. Where one stands already, that one is meant."""
+    document = await _document(request, settings.body_limit_bytes, _BODIES)
+
+    def added() -> str:
+        edit = _edit(store, city, document, content_crs, whole=True)
+        return add_asset(store, city, edit, taxonomy=shipped_taxonomy())
+
+    address = (
+        f"{city_url(request, city)}/collections/assets/items/{quote(await run_in_threadpool(added), safe='')}"
+    )
+    return Response(status_code=201, headers={"Location": address})
+
+
+@router.put(
+    f"{_ITEMS}/{{feature}}",
+    status_code=204,
+    responses={204: {"description": "Done."}, **_REFUSALS},
+    response_class=Response,
+    openapi_extra=_body(GEOJSON),
+)
+async def replace(
+    request: Request, store: Store, settings: Installation, city: str, feature: str,
+    content_crs: _ContentCrs = None, if_match: _IfMatch = None,
+) -> Response:  # fmt: skip
+    """Makes an asset what the body says, as far as people may say it; the rest of the body is passed over."""
+    document = await _document(request, settings.body_limit_bytes, _BODIES)
+    await run_in_threadpool(_changed, store, city, feature, document, content_crs, if_match, whole=True)
+    return Response(status_code=204)
+
+
+@router.patch(
+    f"{_ITEMS}/{{feature}}",
+    status_code=204,
+    responses={204: {"description": "Done."}, **_REFUSALS},
+    response_class=Response,
+    openapi_extra=_body(_MERGE_PATCH),
+)
+async def update(
+    request: Request, store: Store, settings: Installation, city: str, feature: str,
+    content_crs: _ContentCrs = None, if_match: _IfMatch = None,
+) -> Response:  # fmt: skip
+    """Changes of an asset what the body names: its place, its class, whether it is verified."""
+    document = await _document(request, settings.body_limit_bytes, _BODIES | {_MERGE_PATCH})
+    await run_in_threadpool(_changed, store, city, feature, document, content_crs, if_match, whole=False)
+    return Response(status_code=204)
+
+
+@router.delete(
+    f"{_ITEMS}/{{feature}}",
+    status_code=204,
+    responses={204: {"description": "Done."}, **_REFUSALS},
+    response_class=Response,
+)
+def delete(store: Store, city: str, feature: str, if_match: _IfMatch = None) -> Response:
+    """Says that an asset is none, or is no more: it is listed no longer. Its history stays."""
+    _asset_now(store, city, feature, if_match)
+    remove_asset(store, city, feature, taxonomy=shipped_taxonomy())
+    return Response(status_code=204)
+
+
+def _changed(
+    store: Database,
+    city: str,
+    feature: str,
+    document: Mapping[str, Any],
+    content_crs: str | None,
+    if_match: str | None,
+    *,
+    whole: bool,
+) -> None:
+    known = _asset_now(store, city, feature, if_match)
+    edit = _edit(store, city, document, content_crs, whole=whole)
+    change_asset(store, city, feature, edit, known=known, taxonomy=shipped_taxonomy())
+
+
+def _asset_now(store: Database, city: str, feature: str, if_match: str | None) -> dict[str, Any]:
+    """The asset as its feature shows it.
+
+    Raises:
+        UnknownName: no such city or asset.
+        PreconditionFailed: ``if_match`` names another state of it.
+    """
+    with store.transaction(read_only=True) as connection:
+        shown = features.city_on_page(connection, city, alone=True)
+        row = features.row_of(connection, shown, Collection.ASSETS, feature, today_in(shown.time_zone))
+        text = next(features.texts(connection, shown, Collection.ASSETS, [row]))
+    if if_match is not None and not is_named(content_tag(text), if_match):
+        raise PreconditionFailed(
+            f"{feature[:64]} is not as it was", where="If-Match", do="Read it again, and decide again."
+        )
+    (document,) = parsed(text)
+    lon, lat = document["geometry"]["coordinates"]
+    properties = document["properties"]
+    return {"lon_lat": (lon, lat), "class": properties["class"], "verified": properties["verified"]}
+
+
+# --- reading what was sent ----------------------------------------------------------------------------------
+
+
+async def _document(request: Request, limit_bytes: int, media_types: frozenset[str]) -> dict[str, Any]:
+    said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if said not in media_types:
+        raise WrongMediaType(f"the body’s type is “{said[:64]}”", where="Content-Type", do=f"Send {GEOJSON}.")
+    body = await read_body(request, limit_bytes)
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise FeatureUnusable(f"the body is no JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise FeatureUnusable("the body is no JSON object", do="Send one GeoJSON Feature.")
+    return document
+
+
+def _edit(
+    store: Database, city: str, document: Mapping[str, Any], content_crs: str | None, *, whole: bool
+) -> Edit:
+    with store.transaction(read_only=True) as connection:
+        shown = features.city_on_page(connection, city, alone=True)
+    crs = read_crs(content_crs, shown, "Content-Crs")
+    if whole and document.get("type") != "Feature":
+        raise FeatureUnusable("the body is no GeoJSON Feature", where="type", do="Send one Feature.")
+    geometry = document.get("geometry")
+    if geometry is None and (whole or "geometry" in document):
+        raise FeatureUnusable("an asset has a place", where="geometry", do="Give a Point.")
+    return Edit(lon_lat=None if geometry is None else _place(geometry, crs), properties=_properties(document))
+
+
+def _place(geometry: Any, crs: Crs) -> tuple[float, float]:
+    known = geometry if isinstance(geometry, dict) else {}
+    coordinates: Any = known.get("coordinates") if known.get("type") == "Point" else None
+    are_numbers = isinstance(coordinates, list) and all(type(one) in (int, float) for one in coordinates)
+    if not are_numbers or len(coordinates) not in (2, 3):
+        raise FeatureUnusable("the geometry is no point", where="geometry", do="Give a Point of two numbers.")
+    lon, lat = crs.lon_lat(float(coordinates[0]), float(coordinates[1]))
+    if not (-180 <= lon <= 180 and -90 <= lat <= 90):
+        raise FeatureUnusable(
+            f"({coordinates[0]:g}, {coordinates[1]:g}) is no place in {crs.code}",
+            where="geometry.coordinates",
+        )
+    return lon, lat
+
+
+def _properties(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be set; what is known and may not is passed over, as programs send back all that they read."""
+    given = document.get("properties")
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise FeatureUnusable("properties are an object", where="properties")
+    for name in given:
+        if name not in _KNOWN:
+            raise FeatureUnusable(
+                f"an asset has no property “{str(name)[:64]}”",
+                where="properties",
+                do=f"What may be set: {', '.join(WRITABLE)}.",
+            )
+    found = {name: given[name] for name in WRITABLE if given.get(name) is not None}
+    readers: dict[str, Callable[[Any], Any]] = {
+        "class": _text, "text": _text, "reason": _text, "verified": _yes_no, "at": _instant
+    }  # fmt: skip
+    return {name: _read(readers[name], name, value) for name, value in found.items()}
+
+
+def _read(reader: Callable[[Any], Any], name: str, value: Any) -> Any:
+    try:
+        return reader(value)
+    except UrbanInventoryError as error:
+        raise FeatureUnusable(error.what, where=f"properties.{name}", do=error.do) from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 2_000 or "\x00" in value:
+        raise CallerError("it is no text of at most 2,000 signs")
+    return value
+
+
+def _yes_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise CallerError("it is neither true nor false")
+    return value
+
+
+def _instant(value: Any) -> Any:
+    return parse_instant(_text(value))

@@ -1,0 +1,290 @@
+"""Assets written as features: each write becomes decisions; nobody writes where nobody may."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import shapely
+from pyproj import Transformer
+
+from api.app import create_app
+from api.cli.app import run
+from api.settings import Settings
+from inventory.counting import count
+from inventory.store.database import Database
+from tests.support.server import served
+from tests.support.surveys import add_plain_city, make_seen, make_survey, make_taxonomy, store_surveys
+
+ITEMS = "/cities/grove/collections/assets/items"
+METRIC = "EPSG:32612"
+CORNER = (400_000.0, 4_900_000.0)
+TO_LON_LAT = Transformer.from_crs(METRIC, 4326, always_xy=True)
+TREES = np.add(CORNER, [(20.0, 20.0), (60.0, 20.0), (20.0, 60.0)])
+GEOJSON = "application/geo+json"
+MERGE_PATCH = "application/merge-patch+json"
+
+
+def place(east_m: float, north_m: float) -> list[float]:
+    return [round(float(one), 7) for one in TO_LON_LAT.transform(CORNER[0] + east_m, CORNER[1] + north_m)]
+
+
+@pytest.fixture
+def grove(database: Database) -> Database:
+    """Three trees, seen once."""
+    ground = shapely.box(*CORNER, *np.add(CORNER, 100))
+    add_plain_city(
+        database, "grove", metric_crs=METRIC, ground=ground, areas={"A": ground}, time_zone="America/Denver"
+    )
+    seen = make_seen(TREES, size_m=np.full(3, 5.0), score=np.full(3, 0.9), error_m=0.5, origin=CORNER)
+    survey = make_survey(ground, datetime(2025, 6, 1, 18, tzinfo=UTC), seen)
+    store_surveys(database, "grove", [survey], taxonomy=make_taxonomy())
+    return database
+
+
+@pytest.fixture
+def client(grove: Database, tmp_path: Path) -> Iterator[httpx.Client]:
+    settings = Settings(home=tmp_path, allow_unauthenticated_writes=True)
+    with served(create_app(settings, grove)) as url, httpx.Client(base_url=url) as opened:
+        yield opened
+
+
+def feature(coordinates: Any, **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Point", "coordinates": coordinates},
+        "properties": properties,
+    }
+
+
+def post(client: httpx.Client, document: Any, **headers: str) -> httpx.Response:
+    named = {"Content-Type": GEOJSON, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    return client.post(ITEMS, json=document, headers=named)
+
+
+def listed(client: httpx.Client) -> dict[str, dict[str, Any]]:
+    return {one["id"]: one for one in client.get(ITEMS).json()["features"]}
+
+
+def decisions(client: httpx.Client) -> list[dict[str, Any]]:
+    found = client.get("/cities/grove/collections/decisions/items").json()["features"]
+    return [one["properties"] for one in found]
+
+
+def test_what_is_added_is_an_asset_of_its_own_and_counts(client: httpx.Client, grove: Database) -> None:
+    answer = post(client, feature(place(80, 80), **{"class": "tree", "reason": "planted"}))
+    assert answer.status_code == 201
+    location = answer.headers["location"]
+    made = client.get(location).json()
+    assert location.endswith(f"/items/{made['id']}")
+    assert made["geometry"]["coordinates"] == pytest.approx(place(80, 80), abs=1e-7)
+    assert len(listed(client)) == 4
+    (row,) = count(grove, "grove", classes=["tree"])
+    assert row.count == 4
+    (said,) = decisions(client)
+    assert (said["kind"], said["asset"], said["reason"], said["author"]) == (
+        "add",
+        made["id"],
+        "planted",
+        "local",
+    )
+
+
+def test_what_is_added_where_one_stands_is_that_one(client: httpx.Client) -> None:
+    known = listed(client)
+    answer = post(client, feature(place(20.5, 20.2), **{"class": "tree"}))
+    assert answer.status_code == 201
+    assert answer.headers["location"].rpartition("/")[2] in known
+    assert len(listed(client)) == 3
+
+
+def test_coordinates_of_a_body_may_be_in_another_crs(client: httpx.Client) -> None:
+    lon, lat = place(80, 80)
+    for crs, coordinates in (
+        ("http://www.opengis.net/def/crs/EPSG/0/4326", [lat, lon]),
+        ("<http://www.opengis.net/def/crs/EPSG/0/32612>", [CORNER[0] + 80, CORNER[1] + 80]),
+    ):
+        answer = post(client, feature(coordinates, **{"class": "tree"}), Content_Crs=crs)
+        assert answer.status_code == 201, answer.text
+        made = client.get(answer.headers["location"]).json()
+        assert made["geometry"]["coordinates"] == pytest.approx([lon, lat], abs=2e-7)
+    assert len(listed(client)) == 4
+
+
+def test_a_patch_moves_and_verifies_and_says_so_by_decisions(client: httpx.Client) -> None:
+    asset = sorted(listed(client))[0]
+    path = f"{ITEMS}/{asset}"
+    before = client.get(path).json()
+    lon, lat = before["geometry"]["coordinates"]
+    moved = {
+        "geometry": {"type": "Point", "coordinates": [lon + 1e-5, lat]},
+        "properties": {"verified": True},
+    }
+    answer = client.patch(path, json=moved, headers={"Content-Type": MERGE_PATCH})
+    assert (answer.status_code, answer.content) == (204, b"")
+    after = client.get(path).json()
+    assert after["geometry"]["coordinates"] == pytest.approx([lon + 1e-5, lat], abs=2e-7)
+    assert after["properties"]["verified"] is True
+    assert after["properties"]["class"] == before["properties"]["class"]
+    assert sorted(one["kind"] for one in decisions(client)) == ["move", "verify"]
+
+
+def test_what_is_sent_back_as_it_was_changes_nothing(client: httpx.Client) -> None:
+    """As QGIS puts a whole feature with all that it read."""
+    asset = sorted(listed(client))[0]
+    whole = client.get(f"{ITEMS}/{asset}").json()
+    assert client.put(f"{ITEMS}/{asset}", json=whole, headers={"Content-Type": GEOJSON}).status_code == 204
+    assert decisions(client) == []
+
+
+def test_what_is_deleted_is_listed_no_longer_and_stays_known(client: httpx.Client) -> None:
+    asset = sorted(listed(client))[0]
+    assert client.delete(f"{ITEMS}/{asset}").status_code == 204
+    assert asset not in listed(client)
+    assert client.get(f"{ITEMS}/{asset}").json()["properties"]["status"] == "rejected"
+    assert client.delete(f"{ITEMS}/nothing").status_code == 404
+
+
+def test_a_write_on_another_state_than_the_one_known_is_refused(client: httpx.Client) -> None:
+    asset = sorted(listed(client))[0]
+    path = f"{ITEMS}/{asset}"
+    tag = client.get(path).headers["etag"]
+    verified = {"properties": {"verified": True}}
+    for named, status in ((tag, 204), (tag, 412), ('"other"', 412), ("*", 204)):
+        answer = client.patch(path, json=verified, headers={"Content-Type": MERGE_PATCH, "If-Match": named})
+        assert answer.status_code == status, named
+    assert client.delete(path, headers={"If-Match": tag}).status_code == 412
+    assert client.delete(path, headers={"If-Match": client.get(path).headers["etag"]}).status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "told"),
+    [
+        ([], 400, "no JSON object"),
+        ({"type": "Feature"}, 400, "geometry"),
+        ({"type": "FeatureCollection", "features": []}, 400, "Feature"),
+        (feature([1], **{"class": "tree"}), 400, "geometry"),
+        (feature(["1", 2], **{"class": "tree"}), 400, "geometry"),
+        (feature([200, 95], **{"class": "tree"}), 400, "geometry.coordinates"),
+        (feature([0, 0], **{"class": "tree"}), 422, "outside grove"),
+        (feature("here", **{"class": "tree"}), 400, "geometry"),
+        ({**feature([0, 0]), "geometry": {"type": "Polygon", "coordinates": []}}, 400, "geometry"),
+        (feature(place(80, 80)), 422, "class"),
+        (feature(place(80, 80), **{"class": "dragon"}), 404, "dragon"),
+        (feature(place(80, 80), **{"class": 3}), 400, "properties.class"),
+        (feature(place(80, 80), height=3), 400, "height"),
+        (feature(place(80, 80), **{"class": "tree", "at": "soon"}), 400, "properties.at"),
+        (feature(place(80, 80), **{"class": "tree", "verified": "yes"}), 400, "properties.verified"),
+        ({**feature([0, 0]), "properties": []}, 400, "properties"),
+    ],
+)
+def test_a_body_that_is_no_asset_is_refused_by_name_and_stores_nothing(
+    client: httpx.Client, document: Any, status: int, told: str
+) -> None:
+    answer = post(client, document)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert told in f"{problem['detail']} {problem['where']}"
+    assert len(listed(client)) == 3
+    assert decisions(client) == []
+
+
+def test_bodies_of_other_types_and_lengths_are_refused(client: httpx.Client) -> None:
+    assert client.post(ITEMS, content=b"x", headers={"Content-Type": "text/plain"}).status_code == 415
+    assert client.post(ITEMS, content=b"{", headers={"Content-Type": GEOJSON}).status_code == 400
+    assert client.post(ITEMS, content=b" " * 9_000_000, headers={"Content-Type": GEOJSON}).status_code == 413
+
+
+def test_other_collections_are_read_only(client: httpx.Client) -> None:
+    for name in ("areas", "surveys", "observations", "decisions"):
+        answer = client.post(
+            f"/cities/grove/collections/{name}/items", json={}, headers={"Content-Type": GEOJSON}
+        )
+        assert answer.status_code == 405
+        assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+# --- who may --------------------------------------------------------------------------------------------------
+
+
+def test_nobody_writes_where_writing_was_not_allowed(grove: Database, tmp_path: Path) -> None:
+    with served(create_app(Settings(home=tmp_path), grove)) as url, httpx.Client(base_url=url) as client:
+        asset = sorted(listed(client))[0]
+        answers = [
+            post(client, feature(place(80, 80), **{"class": "tree"})),
+            client.patch(f"{ITEMS}/{asset}", json={}, headers={"Content-Type": MERGE_PATCH}),
+            client.put(f"{ITEMS}/{asset}", json={}, headers={"Content-Type": GEOJSON}),
+            client.delete(f"{ITEMS}/{asset}"),
+        ]
+        assert [one.status_code for one in answers] == [403] * 4
+        assert answers[0].json()["code"] == "not_allowed"
+        # What is not allowed is not offered either: QGIS reads this, and nothing else.
+        assert client.options(ITEMS).headers["allow"] == "GET, HEAD, OPTIONS"
+        assert client.options(f"{ITEMS}/{asset}").headers["allow"] == "GET, HEAD, OPTIONS"
+        declared = client.get("/cities/grove/conformance").json()["conformsTo"]
+        assert not [uri for uri in declared if "ogcapi-features-4" in uri]
+        assert len(listed(client)) == 3
+
+
+def test_where_it_is_allowed_it_is_offered_and_declared(client: httpx.Client) -> None:
+    asset = sorted(listed(client))[0]
+    assert client.options(ITEMS).headers["allow"] == "GET, HEAD, POST, OPTIONS"
+    assert client.options(f"{ITEMS}/{asset}").headers["allow"] == "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"
+    declared = client.get("/cities/grove/conformance").json()["conformsTo"]
+    assert "http://www.opengis.net/spec/ogcapi-features-4/1.0/conf/create-replace-delete" in declared
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}]
+)
+def test_pages_of_other_sites_may_not_write(client: httpx.Client, headers: dict[str, str]) -> None:
+    answer = client.post(
+        ITEMS, json=feature(place(80, 80), **{"class": "tree"}), headers={"Content-Type": GEOJSON, **headers}
+    )
+    assert answer.status_code == 403
+    assert len(listed(client)) == 3
+    own = {"Origin": str(client.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
+    assert client.delete(f"{ITEMS}/{sorted(listed(client))[0]}", headers=own).status_code == 204
+
+
+def test_beyond_this_machine_it_cannot_be_allowed(
+    grove: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("URBAN_INVENTORY_HOME", str(tmp_path))
+    wrong = ["serve", "--allow-unauthenticated-writes", "--public-url", "https://trees.example"]
+    assert run([*wrong, "--host", "0.0.0.0"]) == 78
+    assert run(wrong) == 78
+    assert "this machine alone" in capsys.readouterr().err
+
+
+# --- as QGIS edits --------------------------------------------------------------------------------------------
+
+
+def test_replay_of_the_requests_by_which_qgis_edits_a_layer(client: httpx.Client) -> None:
+    """QGIS 3.44 and newer (src/providers/wfs/oapif): OPTIONS, POST, GET, PATCH twice, DELETE, without entity tags."""
+    assert "POST" in client.options(ITEMS).headers["allow"]
+    first = client.get(f"{ITEMS}?limit=10").json()["features"][0]["id"]
+    allowed = client.options(f"{ITEMS}/{first}").headers["allow"]
+    assert {"PUT", "PATCH", "DELETE"} <= {one.strip() for one in allowed.split(",")}
+    every = dict.fromkeys(client.get("/cities/grove/collections/assets/schema").json()["properties"])
+    every.pop("geom")
+    new = feature(place(80, 80), **{**every, "class": "tree"})
+    created = post(client, new, Content_Crs="http://www.opengis.net/def/crs/OGC/1.3/CRS84")
+    made = created.headers["location"].rpartition("/items/")[2]
+    assert (
+        client.get(
+            f"{ITEMS}/{made}", headers={"Accept": "application/geo+json, application/json"}
+        ).status_code
+        == 200
+    )
+    geometry = {"geometry": {"type": "Point", "coordinates": place(81, 80)}}
+    assert client.patch(f"{ITEMS}/{made}", json=geometry, headers={"Content-Type": MERGE_PATCH}).is_success
+    assert client.patch(
+        f"{ITEMS}/{made}", json={"properties": {"verified": True}}, headers={"Content-Type": MERGE_PATCH}
+    ).is_success
+    assert client.delete(f"{ITEMS}/{made}").is_success
+    assert made not in listed(client)
