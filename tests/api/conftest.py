@@ -64,6 +64,7 @@ def fill(database: Database) -> None:
         town.asset(100.07, 22.02, areas=["B"], listed=False, status="gone")
         town.asset(100.2, 22.2)
         town.assets([(100.011, 22.011), (100.012, 22.012)], areas=["A"], class_="car")
+        town.decision("verify", "a00004", 100.06, 22.01, reason="seen on site")
         town.cover(None, share=0.5)
         town.cover("A")
         fiji = make_city(connection, "fiji", box=(176.0, -20.0, 180.0, -15.0), time_zone="Pacific/Fiji")

@@ -144,6 +144,16 @@ class CityMaker:
             .values(alias_of=older.scalar_subquery())
         )
 
+    def decision(self, kind: str, asset: str, lon: float, lat: float, **said: Any) -> str:
+        """What somebody decided, without any of its consequences; returns its public id."""
+        self.made += 1
+        public_id = f"d{self.made:05d}"
+        self._insert(
+            schema.decision, public_id=public_id, kind=kind, at=FIRST_LOOK, geom=f"SRID=4326;POINT({lon} {lat})",
+            x=0.0, y=0.0, gate_m=3.0, asset=asset, author="local", folded=True, **{"class": "tree", **said},
+        )  # fmt: skip
+        return public_id
+
     def cover(self, area: str | None, class_: str = "tree", share: float = 1.0) -> None:
         """Says that an area (None: the whole city) was looked at."""
         self._insert(
