@@ -8,7 +8,7 @@ from starlette_compress import CompressMiddleware, add_compress_type
 from api import cities, counts, operations, problem_answers, source, web_files
 from api.admission import Admission, Room
 from api.fresh import NotModified, not_modified
-from api.ogc import downloads, items, landing, schemas, writes
+from api.ogc import downloads, items, landing, schemas, tiles, writes
 from api.perimeter import Perimeter
 from api.requests import refuse_unknown_parameters
 from api.settings import Settings
@@ -57,7 +57,19 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
         trusted=settings.trusted_proxies,
     )
     problem_answers.add_handlers(app)
-    for room in (cities, landing, downloads, items, counts, source, web_files, schemas, operations, writes):
+    for room in (
+        cities,
+        landing,
+        downloads,
+        items,
+        counts,
+        source,
+        web_files,
+        schemas,
+        operations,
+        writes,
+        tiles,
+    ):
         app.include_router(room.router)
     app.add_exception_handler(NotModified, not_modified)
     # From within outwards: each layer is around those before it.

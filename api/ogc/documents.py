@@ -24,6 +24,9 @@ _CLASSES = {
     "ogcapi-features-2/1.0": ("crs",),
     "ogcapi-features-3/1.0": ("filter", "features-filter", "queryables", "queryables-query-parameters"),
     "ogcapi-features-5/1.0": ("schemas", "returnables-and-receivables", "queryables", "core-roles-features"),
+    "ogcapi-tiles-1/1.0": (
+        *("core", "tileset", "tilesets-list", "dataset-tilesets", "geodata-tilesets", "mvt", "oas30"),
+    ),
     "cql2/1.0": (
         "cql2-text",
         "cql2-json",
@@ -131,6 +134,8 @@ def landing(request: Request, city: CityOnPage) -> dict[str, Any]:
             link(f"{root}/api?f=html", "service-doc", HTML, "The API, for people"),
             link(f"{root}/conformance", "conformance", JSON, "What of the standards is fulfilled"),
             link(f"{root}/collections", "data", JSON, "The collections"),
+            link(f"{root}/tiles", f"{_REL}/tilesets-vector", JSON, "Vector tiles"),
+            link(f"{root}/tileMatrixSets", f"{_REL}/tiling-schemes", JSON, "Grids of tiles"),
             link(f"{root}/counts", "related", JSON, "Counts by area and class"),
             link(f"{base_url(request)}/attribution", "license", HTML, "Whose imagery this is"),
             link(f"{base_url(request)}/source", "related", HTML, "The program’s source"),
@@ -188,6 +193,11 @@ def collection(request: Request, city: CityOnPage, named: Collection, count: int
                 for each in formats.DOWNLOADS
             ),
             *(link(f"{address}/{name}", rel, SCHEMA, title) for name, rel, title in _SCHEMAS),
+            *(
+                [link(f"{address}/tiles", f"{_REL}/tilesets-vector", JSON, "Vector tiles")]
+                if named in (Collection.ASSETS, Collection.AREAS)
+                else []
+            ),
             link(f"{base_url(request)}/attribution", "license", HTML, "Whose imagery this is"),
         ],
     }

@@ -36,7 +36,11 @@ def document(request: Request, city: CityOnPage, *, default_limit: int, maximum_
             "license": {"name": "Imagery and counts: see attribution"},
         },
         "servers": [{"url": city_url(request, city.code)}],
-        "tags": [{"name": "features", "description": "OGC API Features"}, {"name": "counts"}],
+        "tags": [
+            {"name": "features", "description": "OGC API Features"},
+            {"name": "tiles"},
+            {"name": "counts"},
+        ],
         "paths": _paths(),
         "components": {
             "parameters": _parameters(city, default_limit, maximum_limit),
@@ -60,6 +64,19 @@ def _paths() -> _Json:
     }
     for named in Collection:
         paths |= _of_collection(named)
+    paths |= (
+        _tiles("", "dataset")
+        | _tiles("/collections/assets", "assets")
+        | _tiles("/collections/areas", "areas")
+    )
+    paths["/tileMatrixSets"] = _get("getTileMatrixSets", "Grids of tiles", _ok(JSON, "object"), tag="tiles")
+    paths["/tileMatrixSets/{grid}"] = _get(
+        "getTileMatrixSet",
+        "The grid of web maps",
+        _ok(JSON, "object"),
+        [_ref("parameters", "grid")],
+        tag="tiles",
+    )
     counted = [_ref("parameters", name) for name in ("class", "as_of")]
     by_area = [_ref("parameters", name) for name in ("area", "level")]
     paths["/counts"] = {
@@ -74,6 +91,29 @@ def _paths() -> _Json:
         },
     }
     return paths
+
+
+def _tiles(root: str, name: str) -> _Json:
+    """The paths of tiles; the OGC's suite looks for an operation with “.getTile” in its name."""
+    place = [_ref("parameters", each) for each in ("tileMatrix", "tileRow", "tileCol")]
+    conditions = [_ref("parameters", each) for each in ("class", "datetime", "level")]
+    grid = [_ref("parameters", "grid")]
+    made = {
+        "description": "A tile.",
+        "content": {"application/vnd.mapbox-vector-tile": {"schema": {"type": "string"}}},
+    }
+    tile = _get(f"{name}.vector.getTile", "A vector tile", made, [*grid, *place, *conditions], tag="tiles")
+    tile["get"]["responses"]["204"] = {"description": "Nothing is there."}
+    return {
+        f"{root}/tiles": _get(f"{name}.vector.getTileSetsList", "Tilesets", _ok(JSON, "object"), tag="tiles"),
+        f"{root}/tiles/{{grid}}": _get(
+            f"{name}.vector.getTileSet", "A tileset", _ok(JSON, "object"), grid, tag="tiles"
+        ),
+        f"{root}/tiles/{{grid}}/tilejson": _get(
+            f"{name}.vector.getTileJson", "TileJSON", _ok(JSON, "object"), grid, tag="tiles"
+        ),
+        f"{root}/tiles/{{grid}}/{{tileMatrix}}/{{tileRow}}/{{tileCol}}": tile,
+    }
 
 
 def _of_collection(named: Collection) -> _Json:
@@ -175,6 +215,16 @@ def _parameters(city: CityOnPage, default_limit: int, maximum_limit: int) -> _Js
     count: _Json = {"type": "integer", "minimum": 0}
     crs: _Json = {"type": "string", "enum": [each.uri for each in served(city)], "default": CRS84}
     return {
+        "grid": {
+            "name": "grid",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "enum": ["WebMercatorQuad"]},
+        },
+        **{
+            name: {"name": name, "in": "path", "required": True, "schema": count}
+            for name in ("tileMatrix", "tileRow", "tileCol")
+        },
         "featureId": {"name": "featureId", "in": "path", "required": True, "schema": text},
         "limit": _query(
             "limit",

@@ -17,4 +17,5 @@ __all__ = [
     "server",
     "states",
     "surveys",
+    "tiles",
 ]
