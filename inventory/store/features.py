@@ -10,11 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
     Connection,
+    Engine,
+    Row,
     Select,
     Table,
     Text,
@@ -124,10 +128,30 @@ def city_on_page(connection: Connection, code: str, *, alone: bool = False) -> C
     Raises:
         UnknownName: no city has the code; the message names those there are.
     """
-    row = connection.execute(_CITY_ALONE if alone else _CITY, {"code": code}).one_or_none()
+    row = connection.execute(_CITY_ALONE, {"code": code}).one_or_none()
     if row is None:
         known = ", ".join(found for found, _ in city_names(connection)) or "none yet"
         raise UnknownName(f"no city is called “{code[:64]}”", do=f"Cities here: {known}.")
+    kept = _KEPT.setdefault(connection.engine, {})
+    found = kept.get(code)
+    if found is not None and (found.id, found.version) == (row.id, row.version):
+        return found
+    if alone:
+        return _on_page(row)
+    found = _on_page(connection.execute(_CITY, {"code": code}).one())
+    if found.version == row.version:
+        if len(kept) >= _CITIES_KEPT:
+            kept.clear()
+        kept[code] = found
+    return found
+
+
+_CITIES_KEPT = 256
+_KEPT: WeakKeyDictionary[Engine, dict[str, CityOnPage]] = WeakKeyDictionary()
+"""Cities as they were read in their last version (``cities.version_of``)."""
+
+
+def _on_page(row: Row[Any]) -> CityOnPage:
     return CityOnPage(
         id=row.id,
         version=row.version,

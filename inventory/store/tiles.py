@@ -193,13 +193,18 @@ def _clusters(
         """
     )
     parameters: dict[str, Any] = {
-        "x": np.rint(made.x).astype(int).tolist(),
-        "y": np.rint(made.y).astype(int).tolist(),
-        "count": made.counts.sum(axis=1).tolist(),
+        "x": _array(np.rint(made.x).astype(int)),
+        "y": _array(np.rint(made.y).astype(int)),
+        "count": _array(made.counts.sum(axis=1)),
     }
     for number, name in named:
-        parameters |= {f"c{number}": made.counts[:, number].tolist(), f"name{number}": f"{name}_count"}
+        parameters |= {f"c{number}": _array(made.counts[:, number]), f"name{number}": f"{name}_count"}
     return bytes(connection.execute(statement, parameters).scalar_one())
+
+
+def _array(values: Integers) -> str:
+    """An array as PostgreSQL writes it: the driver takes five times as long for a list."""
+    return f"{{{','.join(map(str, values.tolist()))}}}"
 
 
 # --- areas ------------------------------------------------------------------------------------------------------
