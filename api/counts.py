@@ -16,6 +16,8 @@ from api.requests import Installation, Store, read_body
 from detection.errors import CallerError
 from inventory.counting import count
 from inventory.domain.tally import CountRow
+from inventory.feature_files import BYTE_ORDER_MARK, csv_text
+from inventory.grouping import By, grouped_counts
 from inventory.polygons import read_polygon
 from inventory.store import features
 
@@ -72,19 +74,44 @@ def counts_by_area(
     area: Annotated[str | None, Query(description="Code of an area.", examples=["530802"])] = None,
     level: Annotated[str | None, Query(description="All areas of a level, and the ground outside.")] = None,
     class_: _Classes = None,
-    as_of: _AsOf = None,
-) -> Response:
+    as_of: Annotated[
+        str | None,
+        Query(
+            description="A local date of the city, meaning its end; with group-by=date several, with commas between.",
+            examples=["2026-11-22"],
+        ),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        Query(alias="group-by", description="Of level, area, class, date: what rows are told apart by.",
+              examples=["level,class,date"]),
+    ] = None,
+) -> Response:  # fmt: skip
     """Counts of the city, of one area, or of every area of a level. Null is *not surveyed*, never 0."""
     if area is not None and level is not None:
         raise CallerError("area and level exclude each other", do="Give one of them.")
-    as_page = wants_html(request)
+    as_csv = request.query_params.get("f") == "csv"
+    as_page = not as_csv and wants_html(request)
     with store.transaction(read_only=True) as connection:
         shown = city_asked(request, connection, city, alone=not as_page)
-        levels = features.levels_of(connection, shown.id) if as_page else []
+        levels = features.levels_of(connection, shown.id) if as_page or group_by else []
+    if group_by is not None:
+        if area is not None:
+            raise CallerError("group-by: one area is not told apart further", do="Leave area out.")
+        asked = _by(group_by)
+        found = grouped_counts(
+            store,
+            city,
+            asked,
+            classes=_names(class_),
+            levels=read_names(level) if level else levels,
+            dates=[None] if as_of is None else [read_date(one) for one in as_of.split(",")],
+        )
+        return _csv(found) if as_csv else JSONResponse({"counts": found})
     rows = count(store, city, classes=_names(class_), area=area, level=level, as_of=_day(as_of))
     if as_page:
         return pages.page(request, "counts.html", city=shown, rows=rows, levels=levels, level=level)
-    return JSONResponse(_document(rows))
+    return _csv([row.as_json() for row in rows]) if as_csv else JSONResponse(_document(rows))
 
 
 @router.post("/cities/{city}/counts", responses=_ANSWERS, response_class=JSONResponse, openapi_extra=_BODY)
@@ -104,6 +131,20 @@ async def counts_in_polygon(
         return count(store, city, classes=_names(class_), polygon=polygon, as_of=_day(as_of))
 
     return JSONResponse(_document(await run_in_threadpool(counted)))
+
+
+def _by(value: str) -> list[By]:
+    try:
+        return [By(part.strip()) for part in value.split(",")]
+    except ValueError:
+        raise CallerError(f"group-by={value[:64]} names something else", do=f"Of: {', '.join(By)}.") from None
+
+
+def _csv(rows: list[dict[str, Any]]) -> Response:
+    """As spreadsheets read it: with a byte order mark, what nobody looked at as an empty cell."""
+    names = list(rows[0]) if rows else ["area", "class", "count"]
+    lines = csv_text([names, *([row[name] for name in names] for row in rows)], spreadsheet=True)
+    return Response((BYTE_ORDER_MARK + lines).encode(), media_type="text/csv; charset=utf-8; header=present")
 
 
 def _names(value: str | None) -> Sequence[str] | None:

@@ -22,6 +22,7 @@ __all__ = [
     "exporting",
     "feature_files",
     "feature_tables",
+    "grouping",
     "ingest",
     "life_picture",
     "lives",

@@ -103,6 +103,11 @@ ABOUT = {
         description="What people decided of assets and places; with datetime, since when they say it is so.",
         filters=("class", "area", "level"),
     ),
+    Collection.COUNTS: About(
+        title="Counts by area",
+        description="Areas with their counts as columns, with coverage and intervals; as of now or of the datetime.",
+        filters=("class", "area", "level"),
+    ),
 }
 
 
@@ -181,7 +186,7 @@ def collection(request: Request, city: CityOnPage, named: Collection, count: int
                     f"{about.title} as {each.title}",
                 )
                 for each in formats.LINKED
-                if each is not formats.GEOJSON
+                if each is not formats.GEOJSON and (named is not Collection.COUNTS or each in _OF_COUNTS)
             ),
             *(
                 link(
@@ -191,6 +196,7 @@ def collection(request: Request, city: CityOnPage, named: Collection, count: int
                     f"All {named} as {each.title}",
                 )
                 for each in formats.DOWNLOADS
+                if named is not Collection.COUNTS
             ),
             *(link(f"{address}/{name}", rel, SCHEMA, title) for name, rel, title in _SCHEMAS),
             *(
@@ -201,6 +207,9 @@ def collection(request: Request, city: CityOnPage, named: Collection, count: int
             link(f"{base_url(request)}/attribution", "license", HTML, "Whose imagery this is"),
         ],
     }
+
+
+_OF_COUNTS = (formats.GEOJSON, formats.GEOJSON_SEQ, formats.HTML)
 
 
 def time_stamp() -> str:

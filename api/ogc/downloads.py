@@ -30,6 +30,7 @@ from api.ogc.documents import GEOJSON, JSON, collection_named, time_stamp
 from api.ogc.formats import Format
 from api.ogc.items import PAGE_EXAMPLE
 from api.requests import Store, takes_also
+from detection.errors import UnknownName
 from inventory.downloading import FileMaking
 from inventory.errors import StoreBusy
 from inventory.store import feature_pages, features
@@ -135,6 +136,10 @@ def download(
     """All features of a collection that match, as a file."""
     named = collection_named(collection)
     form = formats.format_asked(request, formats.DOWNLOADS, otherwise=formats.GEOJSON)
+    if named is Collection.COUNTS:
+        raise UnknownName(
+            "counts are no download", do="Ask for their items, or for f=csv at “counts” of the city."
+        )
     downloads: Downloads = request.app.state.downloads
     with ExitStack() as opened:
         opened.enter_context(downloads.place())

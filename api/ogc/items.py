@@ -13,6 +13,7 @@ from api.fresh import city_asked, keep
 from api.links import changed_query, city_url, link
 from api.negotiation import wants_html
 from api.ogc import formats, parameters, rendering
+from api.ogc.area_counts import require_form, with_counts
 from api.ogc.conditions import Conditions, queryables_asked
 from api.ogc.crs import CRS84, Crs, in_crs, in_crs_text, read_crs
 from api.ogc.documents import GEOJSON, HTML, JSON, collection_named
@@ -23,6 +24,7 @@ from inventory.feature_tables import parsed
 from inventory.store import feature_pages, features
 from inventory.store.database import Patience
 from inventory.store.feature_pages import Page
+from inventory.store.features import Collection, Wanted
 
 router = APIRouter(tags=["features"])
 
@@ -113,6 +115,7 @@ def items(
         shown = city_asked(request, connection, city, alone=not as_page)
         answered_in = read_crs(crs, shown, "crs")
         _require_lon_lat(answered_in, form)
+        require_form(named, form)
         wanted = conditions.wanted(request, connection, shown, named)
         if resultType == "hits":
             page = Page(rows=(), next_after=None)
@@ -131,6 +134,9 @@ def items(
         asked = changed_query(request, limit=str(place.limit)) if as_page else changed_query(request)
         head = rendering.head(request, shown, named, page, matched, form, asked)
         texts = features.texts(connection, shown, named, page.rows, separator=rendering.separator_of(form))
+        if named is Collection.COUNTS:
+            between = rendering.separator_of(form)
+            texts = with_counts(store, connection, shown, wanted, texts, between, classes=conditions.class_)
         if not answered_in.is_lon_lat:
             texts = (in_crs_text(text, answered_in, rendering.separator_of(form)) for text in texts)
         if as_page:
@@ -161,7 +167,11 @@ def item(
         shown = features.city_on_page(connection, city, alone=not as_page)
         answered_in = read_crs(crs, shown, "crs")
         row = features.row_of(connection, shown, named, feature, today_in(shown.time_zone))
-        text = next(features.texts(connection, shown, named, [row]))
+        texts = features.texts(connection, shown, named, [row])
+        if named is Collection.COUNTS:
+            today = today_in(shown.time_zone)
+            texts = with_counts(store, connection, shown, Wanted(local_dates=(today, today)), texts, ",\n")
+        text = next(texts)
         if not as_page and answered_in.is_lon_lat:
             keep(request, text)
         (document,) = in_crs(parsed(text), answered_in)

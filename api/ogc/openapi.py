@@ -55,6 +55,9 @@ def document(request: Request, city: CityOnPage, *, default_limit: int, maximum_
     }
 
 
+_FORMS_OF_COUNTS = (formats.GEOJSON, formats.HTML, formats.GEOJSON_SEQ)
+
+
 def _paths() -> _Json:
     paths: _Json = {
         "/": _get("getLandingPage", "This city’s landing page", _ok(JSON, "landing")),
@@ -78,7 +81,7 @@ def _paths() -> _Json:
         tag="tiles",
     )
     counted = [_ref("parameters", name) for name in ("class", "as_of")]
-    by_area = [_ref("parameters", name) for name in ("area", "level")]
+    by_area = [_ref("parameters", name) for name in ("area", "level", "group-by")]
     paths["/counts"] = {
         **_get("getCounts", "Counts by area and class", _ok(JSON, "counts"), by_area + counted, tag="counts"),
         "post": {
@@ -135,18 +138,24 @@ def _of_collection(named: Collection) -> _Json:
     return {
         f"/collections/{named}": _get(f"get{name}Collection", about.title, _ok(JSON, "collection")),
         f"/collections/{named}/items": _get(
-            f"get{name}",
+            f"get{name}Items" if named is Collection.COUNTS else f"get{name}",
             about.description,
-            _features_as(formats.ITEMS),
+            _features_as(_FORMS_OF_COUNTS if named is Collection.COUNTS else formats.ITEMS),
             [*parameters, _ref("parameters", "bom")],
-            form="f-items",
+            form="f-counts" if named is Collection.COUNTS else "f-items",
         ),
-        f"/collections/{named}/download": _get(
-            f"download{name}",
-            f"All {named} that match, as a file",
-            _features_as(formats.DOWNLOADS),
-            [*conditions, _ref("parameters", "bom")],
-            form="f-download",
+        **(
+            {}
+            if named is Collection.COUNTS
+            else {
+                f"/collections/{named}/download": _get(
+                    f"download{name}",
+                    f"All {named} that match, as a file",
+                    _features_as(formats.DOWNLOADS),
+                    [*conditions, _ref("parameters", "bom")],
+                    form="f-download",
+                )
+            }
         ),
         **{
             f"/collections/{named}/{resource}": _get(
@@ -263,11 +272,13 @@ def _parameters(city: CityOnPage, default_limit: int, maximum_limit: int) -> _Js
         "as_of": _query(
             "as_of", {"type": "string", "format": "date"}, "Counts at the end of this local day."
         ),
+        "group-by": _query("group-by", text, "Of level, area, class, date: what rows are told apart by."),
         "bom": _query(
             "bom", {"type": "boolean", "default": True}, "CSV: false leaves out the byte order mark."
         ),
         "f": _query("f", {"type": "string", "enum": ["json", "geojson", "html"]}, "The form of the answer."),
         "f-items": _query("f", _names(formats.ITEMS), "The format of the features."),
+        "f-counts": _query("f", _names(_FORMS_OF_COUNTS), "The format of the features."),
         "f-download": _query("f", _names(formats.DOWNLOADS), "The format of the file."),
     }
 

@@ -60,7 +60,8 @@ def head(
         *(
             link(with_query(address, changed_query(request, f=other.name)), "alternate", other.media_type,
                  f"This page as {other.title}")
-            for other in formats.LINKED if other is not form
+            for other in formats.LINKED
+            if other is not form and not (collection is Collection.COUNTS and other.name in ("csv", "flatgeobuf"))
         ),
         link(root, "collection", JSON, "Its collection"),
     ]  # fmt: skip

@@ -11,12 +11,13 @@ from fastapi import APIRouter, Request, Response
 
 from api.fresh import city_asked
 from api.links import city_url
+from api.ogc.area_counts import columns_of
 from api.ogc.documents import ABOUT, SCHEMA, collection_named
 from api.requests import Store
 from detection.errors import CallerError
 from inventory.editing import WRITABLE
 from inventory.feature_tables import LAYERS, POINT
-from inventory.store.features import Collection, queryables_of
+from inventory.store.features import CityOnPage, Collection, queryables_of
 from inventory.store.filters import Kind
 from inventory.store.queryables import GEOMETRY
 
@@ -94,7 +95,7 @@ OF_KIND: dict[Kind, dict[str, str]] = {
 @router.get("/cities/{city}/collections/{collection}/queryables", responses=_ANSWERS, response_class=Response)
 def queryables(request: Request, store: Store, city: str, collection: str) -> Response:
     """What filters on the collection may name (OGC API Features, Part 3)."""
-    named, address = _asked(request, store, city, collection)
+    named, address, _ = _asked(request, store, city, collection)
     properties: dict[str, Any] = {
         name: {**_titled(name), **OF_KIND[one.kind]}
         for name, one in queryables_of(named).items()
@@ -107,8 +108,10 @@ def queryables(request: Request, store: Store, city: str, collection: str) -> Re
 @router.get("/cities/{city}/collections/{collection}/schema", responses=_ANSWERS, response_class=Response)
 def schema(request: Request, store: Store, city: str, collection: str) -> Response:
     """What a feature of the collection holds, attributes at the top (OGC API Features, Part 5)."""
-    named, address = _asked(request, store, city, collection)
-    properties = _attributes(named)
+    named, address, shown = _asked(request, store, city, collection)
+    properties = {**_attributes(named), **_of_counts(named, shown)}
+    for place, name in enumerate(properties, start=1):
+        properties[name] = {**properties[name], "x-ogc-propertySeq": place}
     properties[GEOMETRY] = {**_geometry(named), "x-ogc-propertySeq": len(properties) + 1}
     return _schema(f"{address}/schema", ABOUT[named].title, properties)
 
@@ -118,7 +121,7 @@ def schema(request: Request, store: Store, city: str, collection: str) -> Respon
 )
 def feature_schema(request: Request, store: Store, city: str, collection: str) -> Response:
     """A whole GeoJSON Feature of the collection, as GDAL reads it."""
-    named, address = _asked(request, store, city, collection)
+    named, address, shown = _asked(request, store, city, collection)
     layer = LAYERS[named]
     members = {
         "type": {"type": "string", "enum": ["Feature"]},
@@ -127,7 +130,12 @@ def feature_schema(request: Request, store: Store, city: str, collection: str) -
         "properties": {
             "type": "object",
             "properties": {
-                name: {**_titled(name), **_type(kind)} for name, kind in layer.fields.items() if name != "id"
+                **{
+                    name: {**_titled(name), **_type(kind)}
+                    for name, kind in layer.fields.items()
+                    if name != "id"
+                },
+                **_of_counts(named, shown),
             },
         },
     }
@@ -136,13 +144,24 @@ def feature_schema(request: Request, store: Store, city: str, collection: str) -
     )
 
 
-def _asked(request: Request, store: Store, city: str, collection: str) -> tuple[Collection, str]:
+def _asked(request: Request, store: Store, city: str, collection: str) -> tuple[Collection, str, CityOnPage]:
     if request.query_params.get("f", "json") != "json":
         raise CallerError(f"f={request.query_params['f'][:32]} is no form of this resource", do="Use json.")
     named = collection_named(collection)
     with store.transaction(read_only=True) as connection:
-        shown = city_asked(request, connection, city, alone=True)
-    return named, f"{city_url(request, shown.code)}/collections/{named}"
+        shown = city_asked(request, connection, city)
+    return named, f"{city_url(request, shown.code)}/collections/{named}", shown
+
+
+def _of_counts(named: Collection, city: CityOnPage) -> dict[str, dict[str, Any]]:
+    """What counts add to the columns of areas."""
+    if named is not Collection.COUNTS:
+        return {}
+    as_of = {"title": "As of", "description": "Local day at whose end it was so.", **OF_KIND[Kind.DATE]}
+    return {
+        "as_of": {**as_of, "readOnly": True},
+        **{name: {**one, "readOnly": True} for name, one in columns_of(city).items()},
+    }
 
 
 def _schema(address: str, title: str, properties: dict[str, Any], **more: Any) -> Response:
@@ -154,11 +173,11 @@ def _schema(address: str, title: str, properties: dict[str, Any], **more: Any) -
 
 def _attributes(named: Collection) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for place, (name, kind) in enumerate(LAYERS[named].fields.items(), start=1):
+    for name, kind in LAYERS[named].fields.items():
         role: dict[str, Any] = {"x-ogc-role": "id"} if name == "id" else {}
         if named is not Collection.ASSETS or name not in WRITABLE:
             role["readOnly"] = True
-        found[name] = {**_titled(name), **_type(kind), **role, "x-ogc-propertySeq": place}
+        found[name] = {**_titled(name), **_type(kind), **role}
     return found
 
 

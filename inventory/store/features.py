@@ -7,7 +7,7 @@ Every statement is bound to one city, and to parameters; nothing of a request be
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
@@ -48,6 +48,7 @@ class Collection(StrEnum):
     SURVEYS = "surveys"
     OBSERVATIONS = "observations"
     DECISIONS = "decisions"
+    COUNTS = "counts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -464,6 +465,12 @@ def _area_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
     return select(area.c.id.label("key"), area.c.id.label("row_id")).where(area.c.id.in_(newest))
 
 
+def _count_keys(city: CityOnPage, wanted: Wanted) -> Select[tuple[int, int]]:
+    # A class is a column of counts, and no condition on areas. Of an interval, its end: a count is as of a date.
+    end = wanted.local_dates[1] or wanted.local_dates[0]
+    return _area_keys(city, replace(wanted, classes=(), local_dates=(end, end)))
+
+
 _KEYS = {
     (Collection.ASSETS, False): _asset_keys,
     (Collection.AREAS, False): _area_keys,
@@ -471,6 +478,7 @@ _KEYS = {
     (Collection.OBSERVATIONS, False): _observation_keys,
     (Collection.OBSERVATIONS, True): _stock_keys,
     (Collection.DECISIONS, False): _decision_keys,
+    (Collection.COUNTS, False): _count_keys,
 }
 _KEYS |= {(one, True): _KEYS[one, False] for one in Collection if (one, True) not in _KEYS}
 _QUERYABLES = {
@@ -480,6 +488,7 @@ _QUERYABLES = {
     (Collection.OBSERVATIONS, False): queryables.of_observations(),
     (Collection.OBSERVATIONS, True): queryables.of_stock(),
     (Collection.DECISIONS, False): queryables.of_decisions(),
+    (Collection.COUNTS, False): queryables.of_areas(),
 }
 _QUERYABLES |= {(one, True): _QUERYABLES[one, False] for one in Collection if (one, True) not in _QUERYABLES}
 
@@ -630,6 +639,9 @@ _FEATURES = {
     """),
 }
 
+_ROW_OF[Collection.COUNTS] = _ROW_OF[Collection.AREAS]
+_FEATURES[Collection.COUNTS] = _FEATURES[Collection.AREAS]
+
 # A text of so many rows is a few hundred kilobytes; outlines of areas may be long.
 _ROWS_A_TEXT = {
     Collection.ASSETS: 1_000,
@@ -637,6 +649,7 @@ _ROWS_A_TEXT = {
     Collection.SURVEYS: 100,
     Collection.OBSERVATIONS: 1_000,
     Collection.DECISIONS: 1_000,
+    Collection.COUNTS: 20,
 }
 # One text for many rows: a row each costs the driver more than the database.
 _TEXTS = {

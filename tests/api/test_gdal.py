@@ -54,7 +54,7 @@ def read(service: Service, city: str, **options: Any) -> Any:
 
 
 def test_gdal_lists_the_collections_of_a_city(service: Service) -> None:
-    assert read(service, "town") == ["assets", "areas", "surveys", "observations", "decisions"]
+    assert read(service, "town") == ["assets", "areas", "surveys", "observations", "decisions", "counts"]
 
 
 def test_gdal_reads_every_page_of_a_collection(service: Service) -> None:

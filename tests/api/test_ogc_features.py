@@ -10,7 +10,7 @@ from tests.api.conftest import Service
 OPENAPI = "application/vnd.oai.openapi+json;version=3.0"
 CORE = "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/core"
 CRS84 = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
-COLLECTIONS = ("assets", "areas", "surveys", "observations", "decisions")
+COLLECTIONS = ("assets", "areas", "surveys", "observations", "decisions", "counts")
 ETS_BOXES = (
     "-1.5,50,1.5,53", "-80,-5,-70,5", "177,65,-177,70", "-180,85,180,90", "-180,-90,180,-85", "100,22,100.1,22.1",
 )  # fmt: skip

@@ -1,0 +1,98 @@
+"""The collection ``counts``: areas as polygons with their counts as plain columns, to be styled as they come.
+
+For each class that a city counts: ``tree_count``, ``tree_low``, ``tree_high``, ``tree_coverage``, ``tree_basis``. Where
+nobody looked they are null, never 0. What lies outside of all areas of a level has no polygon: ``GET …/counts`` tells
+it.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import date
+from typing import Any
+
+import orjson
+
+from api.ogc import formats
+from api.ogc.formats import Format
+from api.ogc.parameters import read_names
+from detection.errors import CallerError
+from inventory.counting import OUTSIDE, count
+from inventory.store import features
+from inventory.store.database import Connection, Database
+from inventory.store.features import CityOnPage, Collection, Wanted
+
+COLUMNS = {
+    "count": ("Count of {}", "How many {} are listed; empty where nobody looked.", {"type": "integer"}),
+    "low": ("Low of {}", "Lower end of the count’s 90 % interval.", {"type": "number"}),
+    "high": ("High of {}", "Upper end of the count’s 90 % interval.", {"type": "number"}),
+    "coverage": (
+        "Coverage for {}",
+        "Share of the ground that was looked at for {}, 0 to 1.",
+        {"type": "number"},
+    ),
+    "basis": ("Basis of {}", "On whose word the count of {} stands.", {"type": "string"}),
+}
+_FORMS = (formats.GEOJSON, formats.GEOJSON_SEQ, formats.HTML)
+
+
+def require_form(collection: Collection, form: Format) -> None:
+    """Raises:
+    CallerError: the columns of counts are a city's own; fixed tables do not know them.
+    """
+    if collection is Collection.COUNTS and form not in _FORMS:
+        raise CallerError(
+            f"counts do not come as {form.title}",
+            do="Ask for GeoJSON here, or for CSV at “counts” of the city.",
+        )
+
+
+def columns_of(city: CityOnPage) -> dict[str, dict[str, str]]:
+    """The schema of the columns that the city's classes make."""
+    return {
+        f"{name}_{column}": {"title": title.format(name), "description": words.format(name), **kind}
+        for name in city.classes
+        for column, (title, words, kind) in COLUMNS.items()
+    }
+
+
+def with_counts(
+    store: Database,
+    connection: Connection,
+    city: CityOnPage,
+    wanted: Wanted,
+    texts: Iterable[bytes],
+    separator: str,
+    *,
+    classes: str | None = None,
+) -> Iterator[bytes]:
+    """Texts of areas, each with the counts of its area as of the end of what is wanted."""
+    day = wanted.local_dates[1] or wanted.local_dates[0]
+    levels = [
+        each for each in features.levels_of(connection, city.id) if each in wanted.levels or not wanted.levels
+    ]
+    told = _told(store, city, day, levels, read_names(classes) or None)
+    for text in texts:
+        found = orjson.loads(b"[" + text.replace(separator.encode(), b",") + b"]")
+        for area in found:
+            known = area["properties"]
+            area["properties"] = {**known, **told.get((known["level"], known["code"]), {})}
+        yield separator.encode().join(orjson.dumps(area) for area in found)
+
+
+def _told(
+    store: Database,
+    city: CityOnPage,
+    day: date | None,
+    levels: Iterable[str],
+    classes: tuple[str, ...] | None,
+) -> dict[tuple[str, str], dict[str, Any]]:
+    told: dict[tuple[str, str], dict[str, Any]] = {}
+    for level in levels:
+        for row in count(store, city.code, level=level, classes=classes, as_of=day):
+            if row.area is None or row.area == OUTSIDE:
+                continue
+            said = told.setdefault((level, row.area), {"as_of": row.as_of.isoformat()})
+            values = (row.count, row.low, row.high, row.coverage, row.basis)
+            said |= {
+                f"{row.class_name}_{column}": value for column, value in zip(COLUMNS, values, strict=True)
+            }
+    return told
