@@ -5,7 +5,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 from starlette_compress import CompressMiddleware, add_compress_type
 
-from api import cities, counts, operations, problem_answers, source, web_files
+from api import cities, counts, imagery, operations, problem_answers, source, stac, web_files
 from api.admission import Admission, Room
 from api.fresh import NotModified, not_modified
 from api.ogc import downloads, items, landing, schemas, tiles, writes
@@ -58,17 +58,8 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     )
     problem_answers.add_handlers(app)
     for room in (
-        cities,
-        landing,
-        downloads,
-        items,
-        counts,
-        source,
-        web_files,
-        schemas,
-        operations,
-        writes,
-        tiles,
+        *(cities, landing, downloads, items, counts, source, web_files),
+        *(schemas, operations, writes, tiles, imagery, stac),
     ):
         app.include_router(room.router)
     app.add_exception_handler(NotModified, not_modified)

@@ -80,6 +80,10 @@ class Perimeter:
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         scope.setdefault("state", {})["trace"] = answer.trace
+        if Headers(scope=scope).get("accept-encoding", "").strip() == "*":
+            # Who says so means “whatever”, and often cannot read what we would choose.
+            kept = [pair for pair in scope["headers"] if pair[0].lower() != b"accept-encoding"]
+            scope = {**scope, "headers": kept}
         method = scope["method"]
         if not self._is_our_host(Headers(scope=scope).get("host", "")):
             await host_refused(answer.trace)(scope, receive, answer)

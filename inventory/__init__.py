@@ -33,5 +33,6 @@ __all__ = [
     "polygons",
     "removing",
     "reviewing",
+    "showing",
     "store",
 ]

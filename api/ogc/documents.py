@@ -142,6 +142,7 @@ def landing(request: Request, city: CityOnPage) -> dict[str, Any]:
             link(f"{root}/tiles", f"{_REL}/tilesets-vector", JSON, "Vector tiles"),
             link(f"{root}/tileMatrixSets", f"{_REL}/tiling-schemes", JSON, "Grids of tiles"),
             link(f"{root}/counts", "related", JSON, "Counts by area and class"),
+            link(f"{root}/stac", "related", JSON, "The imagery, as a STAC catalogue"),
             link(f"{base_url(request)}/attribution", "license", HTML, "Whose imagery this is"),
             link(f"{base_url(request)}/source", "related", HTML, "The program’s source"),
         ],

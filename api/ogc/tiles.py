@@ -36,7 +36,7 @@ GRID = "WebMercatorQuad"
 _GRID_URI = "http://www.opengis.net/def/tilematrixset/OGC/1.0/WebMercatorQuad"
 _REL = "http://www.opengis.net/def/rel/ogc/1.0"
 _LAYERS = {"assets": "Assets", "areas": "Areas"}
-_KEPT_FOR_GOOD = "public, max-age=31536000, immutable"
+KEPT_FOR_GOOD = "public, max-age=31536000, immutable"
 _ZOOM_OF_RANK = (0, 9, 12, 14)
 """Zoom from which on areas of each rank are shown, unless a level is asked for."""
 _ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -76,7 +76,7 @@ def tile_matrix_sets(request: Request, store: Store, city: str) -> Response:
 @router.get("/cities/{city}/tileMatrixSets/{grid}", responses=_DOCUMENT, response_class=JSONResponse)
 def tile_matrix_set(request: Request, store: Store, city: str, grid: str) -> Response:
     """The grid of web maps, zoom by zoom."""
-    _require_grid(grid)
+    require_grid(grid)
     with store.transaction(read_only=True) as connection:
         city_asked(request, connection, city, alone=True)
     return JSONResponse(_grid())
@@ -141,7 +141,7 @@ def _tilesets(request: Request, store: Database, city: str, layer: str | None) -
 
 
 def _tileset(request: Request, store: Database, city: str, grid: str, layer: str | None) -> Response:
-    _require_grid(grid)
+    require_grid(grid)
     with store.transaction(read_only=True) as connection:
         shown = city_asked(request, connection, city)
     return JSONResponse({**_described(request, shown, layer), "tileMatrixSet": _grid()})
@@ -172,7 +172,7 @@ def _described(request: Request, city: CityOnPage, layer: str | None) -> dict[st
 
 
 def _tilejson(request: Request, store: Database, city: str, grid: str, layer: str | None) -> Response:
-    _require_grid(grid)
+    require_grid(grid)
     with store.transaction(read_only=True) as connection:
         shown = city_asked(request, connection, city)
         named = features.attributions(connection, shown.code)
@@ -234,7 +234,7 @@ def _tile(
     request: Request, store: Database, city: str, grid: str, asked: Tile, layer: str | None,
     class_: str | None, datetime: str | None, level: str | None, version: str | None,
 ) -> Response:  # fmt: skip
-    _require_grid(grid)
+    require_grid(grid)
     if request.query_params.get("f", "mvt") != "mvt":
         raise CallerError(f"f={request.query_params['f'][:32]} is no form of a tile", do="Use mvt.")
     with store.transaction(read_only=True) as connection:
@@ -265,7 +265,7 @@ def _tile(
                 connection, asked, shown.id, named, day or today, _told(store, shown, named, day or today)
             )
     kept = version is not None and version == f"{shown.version}.{today}"
-    headers = {"Cache-Control": _KEPT_FOR_GOOD} if kept else {}
+    headers = {"Cache-Control": KEPT_FOR_GOOD} if kept else {}
     if not content:
         return Response(status_code=204, headers=headers)
     return Response(content, media_type=MVT, headers=headers)
@@ -310,7 +310,10 @@ def _layer_named(collection: str) -> str:
     return collection
 
 
-def _require_grid(grid: str) -> None:
+def require_grid(grid: str) -> None:
+    """Raises:
+    UnknownName: there is one grid, and this is another.
+    """
     if grid != GRID:
         raise UnknownName(f"no grid of tiles is called “{grid[:64]}”", do=f"There is one: {GRID}.")
 

@@ -2,6 +2,7 @@
 
 __all__ = [
     "addresses",
+    "catalogue",
     "cities",
     "cluster",
     "cluster_upgrade",

@@ -1,0 +1,411 @@
+"""The imagery of a city as a SpatioTemporal Asset Catalogue (STAC API 1.0): collection ``scenes``, items, search.
+
+Apart from the features' landing page, since clients take the one link ``data`` of a page for collections of its kind.
+Where a file lies is told to nobody: assets are pictures that this service makes.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import orjson
+import pystac
+import shapely
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from api.fresh import city_asked
+from api.links import base_url, city_url, with_query
+from api.ogc import parameters
+from api.ogc.documents import GEOJSON, JSON
+from api.ogc.tiles import GRID
+from api.requests import Store, read_body
+from detection.errors import CallerError, UnknownName
+from inventory.errors import JsonUnusable
+from inventory.store.catalogue import CatalogueScene, ScenesWanted, count_scenes, find_scenes, get_scene
+from inventory.store.database import Connection, Database
+from inventory.store.features import CityOnPage
+
+router = APIRouter(tags=["stac"])
+
+_STAC = "https://api.stacspec.org/v1.0.0"
+_CONFORMS = [
+    f"{_STAC}/core",
+    f"{_STAC}/collections",
+    f"{_STAC}/ogcapi-features",
+    f"{_STAC}/item-search",
+    *(f"http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/{name}" for name in ("core", "geojson")),
+]
+COLLECTION = "scenes"
+_MOST, _USUAL = 1_000, 100
+_SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+_SPOKEN = {"CC BY 4.0": "CC-BY-4.0", "CC BY-SA 4.0": "CC-BY-SA-4.0", "CC0": "CC0-1.0", "CC0 1.0": "CC0-1.0"}
+_EXAMPLE: dict[str, Any] = {"type": "FeatureCollection", "features": [], "links": []}
+_ANSWERS: dict[int | str, dict[str, Any]] = {200: {"content": {JSON: {"example": _EXAMPLE}}}}
+_ITEMS: dict[int | str, dict[str, Any]] = {200: {"content": {GEOJSON: {"example": _EXAMPLE}}}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {JSON: {"schema": {"type": "object"}, "example": {"bbox": [100.9, 22.7, 101.0, 22.8]}}},
+    }
+}
+_MEMBERS = frozenset({"bbox", "datetime", "ids", "collections", "intersects", "limit", "token"})
+_Limit = Annotated[int | None, Query(ge=1, description=f"Items on a page, at most {_MOST:,}.")]
+_Bbox = Annotated[
+    str | None, Query(description="west,south,east,north in degrees", examples=["100.9,22.7,101.0,22.8"])
+]
+_Datetime = Annotated[str | None, Query(description="Instant, or START/END.", examples=["2026-01-01/.."])]
+_Page = Annotated[str | None, Query(description="From a “next” link.")]
+
+
+_Ids = Annotated[str | None, Query(description="Ids, with commas between.")]
+_Collections = Annotated[str | None, Query(description="Names, with commas between.")]
+
+
+# --- the catalogue -------------------------------------------------------------------------------------------
+
+
+@router.get("/cities/{city}/stac", responses=_ANSWERS, response_class=JSONResponse)
+@router.get("/cities/{city}/stac/", include_in_schema=False)
+def catalogue(request: Request, store: Store, city: str) -> Response:
+    """The catalogue of a city’s imagery."""
+    shown = _city(request, store, city)
+    root = _root(request, shown)
+    made = pystac.Catalog(
+        id=f"{shown.code}-imagery", description=f"Imagery of {shown.name}.", title=shown.name
+    )
+    return _json(
+        {
+            **made.to_dict(include_self_link=False),
+            "conformsTo": _CONFORMS,
+            "links": [
+                _link(root, "self", JSON),
+                _link(root, "root", JSON),
+                _link(f"{root}/conformance", "conformance", JSON),
+                _link(f"{root}/collections", "data", JSON),
+                _link(f"{root}/collections/{COLLECTION}", "child", JSON),
+                {**_link(f"{root}/search", "search", GEOJSON), "method": "GET"},
+                {**_link(f"{root}/search", "search", GEOJSON), "method": "POST"},
+                _link(f"{base_url(request)}/openapi.json", "service-desc", JSON),
+                _link(f"{city_url(request, shown.code)}/api?f=html", "service-doc", "text/html"),
+            ],
+        }
+    )
+
+
+@router.get("/cities/{city}/stac/conformance", responses=_ANSWERS, response_class=JSONResponse)
+def conformance(request: Request, store: Store, city: str) -> Response:
+    """What of the standards the catalogue fulfils."""
+    _city(request, store, city)
+    return _json({"conformsTo": _CONFORMS})
+
+
+@router.get("/cities/{city}/stac/collections", responses=_ANSWERS, response_class=JSONResponse)
+def collections(request: Request, store: Store, city: str) -> Response:
+    """The catalogue’s collections: one, of all scenes."""
+    shown = _city(request, store, city)
+    root = _root(request, shown)
+    links = [
+        _link(f"{root}/collections", "self", JSON),
+        _link(root, "root", JSON),
+        _link(root, "parent", JSON),
+    ]
+    return _json({"collections": [_collection(request, store, shown)], "links": links})
+
+
+@router.get("/cities/{city}/stac/collections/{collection}", responses=_ANSWERS, response_class=JSONResponse)
+def collection(request: Request, store: Store, city: str, collection: str) -> Response:
+    """The collection of all scenes."""
+    _require_ours(collection)
+    return _json(_collection(request, store, _city(request, store, city)))
+
+
+def _collection(request: Request, store: Database, city: CityOnPage) -> dict[str, Any]:
+    root = _root(request, city)
+    address = f"{root}/collections/{COLLECTION}"
+    with store.transaction(read_only=True) as connection:
+        newest = find_scenes(connection, city, ScenesWanted(), limit=1)
+    extent = pystac.Extent(
+        pystac.SpatialExtent([list(city.box)]), pystac.TemporalExtent([[city.oldest_look, city.newest_look]])
+    )
+    made = pystac.Collection(
+        id=COLLECTION,
+        title=f"Scenes of {city.name}",
+        description=f"Imagery in which {city.name} was counted; superseded scenes are left out.",
+        extent=extent,
+        license=_licence(newest[0].licence if newest else None),
+    )
+    return {
+        **made.to_dict(include_self_link=False),
+        "links": [
+            _link(address, "self", JSON),
+            _link(root, "root", JSON),
+            _link(root, "parent", JSON),
+            _link(f"{address}/items", "items", GEOJSON),
+            _link(f"{base_url(request)}/attribution", "license", "text/html"),
+        ],
+    }
+
+
+# --- items ------------------------------------------------------------------------------------------------------
+
+
+@router.get("/cities/{city}/stac/collections/{collection}/items", responses=_ITEMS, response_class=Response)
+def items(
+    request: Request, store: Store, city: str, collection: str,
+    bbox: _Bbox = None, datetime: _Datetime = None, limit: _Limit = None, page: _Page = None,
+    ids: _Ids = None, collections: _Collections = None,
+) -> Response:  # fmt: skip
+    """Scenes, newest first."""
+    _require_ours(collection)
+    with store.transaction(read_only=True) as connection:
+        shown = city_asked(request, connection, city)
+        wanted = _wanted(
+            shown, bbox=bbox, datetime=datetime, ids=_listed(ids), collections=_listed(collections)
+        )
+        return _page(request, connection, shown, wanted, limit, page, "GET", {})
+
+
+@router.get(
+    "/cities/{city}/stac/collections/{collection}/items/{item}", responses=_ITEMS, response_class=Response
+)
+def item(request: Request, store: Store, city: str, collection: str, item: str) -> Response:
+    """One scene."""
+    _require_ours(collection)
+    with store.transaction(read_only=True) as connection:
+        shown = city_asked(request, connection, city)
+        return _json(_item(request, shown, get_scene(connection, shown, item)), GEOJSON)
+
+
+@router.get("/cities/{city}/stac/search", responses=_ITEMS, response_class=Response)
+def search(
+    request: Request, store: Store, city: str,
+    bbox: _Bbox = None, datetime: _Datetime = None, limit: _Limit = None, page: _Page = None,
+    ids: _Ids = None, collections: _Collections = None,
+    intersects: Annotated[str | None, Query(description="A GeoJSON geometry.")] = None,
+) -> Response:  # fmt: skip
+    """Scenes that match, newest first."""
+    with store.transaction(read_only=True) as connection:
+        shown = city_asked(request, connection, city)
+        wanted = _wanted(
+            shown,
+            bbox=bbox,
+            datetime=datetime,
+            ids=_listed(ids),
+            collections=_listed(collections),
+            intersects=None if intersects is None else _parsed(intersects.encode()),
+        )
+        return _page(request, connection, shown, wanted, limit, page, "GET", {})
+
+
+@router.post("/cities/{city}/stac/search", responses=_ITEMS, response_class=Response, openapi_extra=_BODY)
+async def search_by_body(request: Request, store: Store, city: str) -> Response:
+    """Scenes that match what the body says, newest first."""
+    body = _parsed(await read_body(request, 1024**2))
+    if not isinstance(body, dict):
+        raise JsonUnusable("the body is no JSON object", do='Send {"bbox": [west, south, east, north]}.')
+    unknown = sorted(set(map(str, body)) - _MEMBERS)
+    if unknown:
+        raise CallerError(
+            f"unknown member “{unknown[0][:64]}”", do=f"Members: {', '.join(sorted(_MEMBERS))}."
+        )
+    limit = body.get("limit")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise CallerError("limit is no number above 0")
+    box = body.get("bbox")
+    if box is not None and not (isinstance(box, list) and all(type(one) in (int, float) for one in box)):
+        raise CallerError("bbox is no list of numbers")
+    with store.transaction(read_only=True) as connection:
+        shown = city_asked(request, connection, city)
+        wanted = _wanted(
+            shown,
+            bbox=None if box is None else ",".join(map(str, box)),
+            datetime=_text(body, "datetime"),
+            ids=_texts(body, "ids"),
+            collections=_texts(body, "collections"),
+            intersects=body.get("intersects"),
+        )
+        return _page(request, connection, shown, wanted, limit, _text(body, "token"), "POST", body)
+
+
+def _listed(value: str | None) -> list[str] | None:
+    return None if value is None else list(parameters.read_names(value))
+
+
+def _text(body: dict[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise CallerError(f"{name} is no text")
+    return value
+
+
+def _texts(body: dict[str, Any], name: str) -> list[str] | None:
+    value = body.get(name)
+    if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        raise CallerError(f"{name} is no list of texts")
+    return value
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise JsonUnusable(f"this is no JSON: {error}") from None
+
+
+def _wanted(
+    city: CityOnPage,
+    *,
+    bbox: str | None,
+    datetime: str | None,
+    ids: list[str] | None = None,
+    collections: list[str] | None = None,
+    intersects: Any = None,
+) -> ScenesWanted:
+    if bbox is not None and intersects is not None:
+        raise CallerError("bbox and intersects exclude each other", do="Give one of them.")
+    span = parameters.read_span(datetime, city.time_zone)
+    if collections is not None and COLLECTION not in collections:
+        ids = []
+    boxes = parameters.read_boxes(bbox)
+    assert isinstance(boxes, tuple)
+    return ScenesWanted(
+        boxes=boxes,
+        span=(None, None) if span is None else (span.start, span.end),
+        ids=ids,
+        intersects=None if intersects is None else _geometry(intersects),
+    )
+
+
+def _geometry(document: Any) -> shapely.Geometry:
+    try:
+        shape = shapely.from_geojson(orjson.dumps(document).decode())
+        is_usable = not shapely.is_empty(shape) and bool(shapely.is_valid(shape))
+    except (shapely.GEOSException, TypeError, ValueError):
+        is_usable = False
+    if not is_usable or (abs(shapely.get_coordinates(shape)) > (180, 90)).any():
+        raise CallerError(
+            "intersects is no valid GeoJSON geometry", do="Give longitude, latitude in degrees."
+        )
+    if int(shapely.get_num_coordinates(shape)) > 4_000:
+        raise CallerError("intersects has more than 4,000 vertices", do="Simplify it.")
+    return shapely.force_2d(shape)
+
+
+def _page(
+    request: Request,
+    connection: Connection,
+    city: CityOnPage,
+    wanted: ScenesWanted,
+    limit: int | None,
+    cursor: str | None,
+    method: str,
+    body: dict[str, Any],
+) -> Response:
+    most = min(limit or _USUAL, _MOST)
+    found = find_scenes(connection, city, wanted, limit=most + 1, after=parameters.decode_cursor(cursor))
+    shown = found[:most]
+    address = f"{base_url(request)}{request.url.path}"
+    query = [(name, value) for name, value in request.query_params.items() if name != "page"]
+    links = [
+        _link(_root(request, city), "root", JSON),
+        _link(with_query(address, list(request.query_params.items())), "self", GEOJSON),
+    ]
+    if len(found) > most:
+        further = parameters.encode_cursor(shown[-1].id)
+        if method == "POST":
+            links.append(
+                {**_link(address, "next", GEOJSON), "method": "POST", "body": {**body, "token": further}}
+            )
+        else:
+            links.append(
+                {**_link(with_query(address, [*query, ("page", further)]), "next", GEOJSON), "method": "GET"}
+            )
+    return _json(
+        {
+            "type": "FeatureCollection",
+            "features": [_item(request, city, scene) for scene in shown],
+            "links": links,
+            "numberMatched": count_scenes(connection, city, wanted),
+            "numberReturned": len(shown),
+        },
+        GEOJSON,
+    )
+
+
+def _item(request: Request, city: CityOnPage, scene: CatalogueScene) -> dict[str, Any]:
+    root = _root(request, city)
+    address = f"{root}/collections/{COLLECTION}/items/{scene.public_id}"
+    here = f"{city_url(request, city.code)}/scenes/{scene.public_id}"
+    made = pystac.Item(
+        id=scene.public_id,
+        geometry=orjson.loads(shapely.to_geojson(scene.footprint)),
+        bbox=[round(edge, 7) for edge in shapely.bounds(scene.footprint).tolist()],
+        datetime=scene.taken_at.astimezone(UTC),
+        properties={
+            "gsd": round(scene.ground_resolution_m, 4),
+            "created": _stamp(scene.recorded_at),
+            "license": _licence(scene.licence),
+            "providers": [{"name": scene.attribution or scene.source, "roles": ["producer"]}],
+            "urban_inventory:kind": scene.kind,
+            "urban_inventory:source": scene.source,
+            "urban_inventory:campaign": scene.campaign,
+        },
+        collection=COLLECTION,
+    )
+    if scene.path is not None:
+        made.add_asset(
+            "preview",
+            pystac.Asset(f"{here}/preview", "Preview", None, "image/png", ["overview", "thumbnail"]),
+        )
+    document = made.to_dict(include_self_link=False)
+    document["links"] = [
+        _link(address, "self", GEOJSON),
+        _link(root, "root", JSON),
+        _link(f"{root}/collections/{COLLECTION}", "parent", JSON),
+        _link(f"{root}/collections/{COLLECTION}", "collection", JSON),
+    ]
+    if scene.path is not None:
+        document["links"] += [
+            {
+                **_link(f"{here}/tiles/{GRID}/{{z}}/{{y}}/{{x}}", "xyz", "image/png"),
+                "title": "Tiles for web maps",
+            },
+            _link(f"{here}/tiles/{GRID}/tilejson", "tilejson", JSON),
+        ]
+    return document
+
+
+# --- small things ------------------------------------------------------------------------------------------------
+
+
+def _city(request: Request, store: Database, code: str) -> CityOnPage:
+    with store.transaction(read_only=True) as connection:
+        return city_asked(request, connection, code)
+
+
+def _root(request: Request, city: CityOnPage) -> str:
+    return f"{city_url(request, city.code)}/stac"
+
+
+def _link(href: str, rel: str, media_type: str) -> dict[str, Any]:
+    return {"rel": rel, "href": href, "type": media_type}
+
+
+def _require_ours(name: str) -> None:
+    if name != COLLECTION:
+        raise UnknownName(f"no collection is called “{name[:64]}”", do=f"There is one: {COLLECTION}.")
+
+
+def _licence(said: str | None) -> str:
+    """As STAC has licences: an SPDX identifier, else “other”."""
+    named = _SPOKEN.get(said or "", said or "")
+    return named if _SPDX.fullmatch(named) else "other"
+
+
+def _stamp(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _json(document: dict[str, Any], media_type: str = JSON) -> Response:
+    return Response(orjson.dumps(document), media_type=media_type)
