@@ -39,6 +39,7 @@ _CONFORMS = [
 COLLECTION = "scenes"
 _MOST, _USUAL = 1_000, 100
 _SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,12})?(Z|[+-]\d\d:\d\d)")
 _SPOKEN = {"CC BY 4.0": "CC-BY-4.0", "CC BY-SA 4.0": "CC-BY-SA-4.0", "CC0": "CC0-1.0", "CC0 1.0": "CC0-1.0"}
 _EXAMPLE: dict[str, Any] = {"type": "FeatureCollection", "features": [], "links": []}
 _ANSWERS: dict[int | str, dict[str, Any]] = {200: {"content": {JSON: {"example": _EXAMPLE}}}}
@@ -264,7 +265,7 @@ def _wanted(
 ) -> ScenesWanted:
     if bbox is not None and intersects is not None:
         raise CallerError("bbox and intersects exclude each other", do="Give one of them.")
-    span = parameters.read_span(datetime, city.time_zone)
+    span = None if datetime is None else parameters.read_span(_strict(datetime), city.time_zone)
     if collections is not None and COLLECTION not in collections:
         ids = []
     boxes = parameters.read_boxes(bbox)
@@ -275,6 +276,18 @@ def _wanted(
         ids=ids,
         intersects=None if intersects is None else _geometry(intersects),
     )
+
+
+def _strict(value: str) -> str:
+    """Instants as RFC 3339 has them, which STAC wants to the letter, and not both ends open."""
+    parts = value.upper().split("/")
+    instants = [part for part in parts if part not in ("", "..")]
+    if not instants or len(parts) > 2 or not all(_INSTANT.fullmatch(part) for part in instants):
+        raise CallerError(
+            f"datetime={value[:80]} is no instant or interval of RFC 3339",
+            do="Write 2026-01-02T03:04:05Z, or START/END with .. for one open end.",
+        )
+    return "/".join(parts)
 
 
 def _geometry(document: Any) -> shapely.Geometry:

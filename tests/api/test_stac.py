@@ -104,11 +104,11 @@ def test_pystac_client_walks_and_searches(shown: Shown) -> None:
 
         assert found(bbox=[west, south, east, north]) == [shown.second, shown.first, shown.gone]
         assert found(bbox=[west + 1, south, east + 1, north]) == []
-        assert found(datetime="2024-01-01/2024-12-31") == [shown.first]
+        assert found(datetime="2024-01-01T00:00:00Z/2024-12-31T00:00:00Z") == [shown.first]
         assert found(ids=[shown.second]) == [shown.second]
-        assert found(intersects={"type": "Point", "coordinates": list(CENTRE)}, datetime="2025-01-01/..") == [
-            shown.second
-        ]
+        assert found(
+            intersects={"type": "Point", "coordinates": list(CENTRE)}, datetime="2025-01-01T00:00:00Z/.."
+        ) == [shown.second]
         assert found(collections=["others"]) == []
 
 
@@ -117,10 +117,10 @@ def test_the_fields_own_validator_finds_nothing_wrong(shown: Shown) -> None:
                "--conformance", "collections", "--conformance", "item-search", "--collection", "scenes",
                "--geometry", json.dumps({"type": "Point", "coordinates": list(CENTRE)})]  # fmt: skip
     told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    output = told.stdout + told.stderr
-    if "Failed to resolve" in output or "Max retries" in output or "Connection" in output:
-        pytest.skip("the validator fetches schemas from the network")
-    assert told.returncode == 0, output[-3000:]
+    assert "Errors:" in told.stdout, told.stdout + told.stderr
+    faults = [line for line in told.stdout.partition("Errors:")[2].splitlines() if line.strip()]
+    # It fetches the schemas of single documents, which pystac has at hand (above); all else it tells by itself.
+    assert [line for line in faults if "schemas.stacspec.org" not in line] == []
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,8 @@ def test_the_fields_own_validator_finds_nothing_wrong(shown: Shown) -> None:
     [
         ("GET", "search?bbox=1,2,3", None),
         ("GET", "search?datetime=soon", None),
+        ("GET", "search?datetime=../..", None),
+        ("GET", "search?datetime=2026-01-02", None),
         ("GET", "search?limit=0", None),
         ("GET", "search?page=nonsense", None),
         ("GET", "search?intersects={}", None),
