@@ -284,10 +284,14 @@ class _Compiler:
         return _Typed(_ARITHMETIC[op](*parts), Kind.NUMBER)
 
     def _comparable(self, values: list[_Typed], op: str) -> list[_Typed]:
-        """The values as one kind: texts beside times are read as times, days beside instants are compared as days."""
+        """The values as one kind: texts beside times are read as times, days beside instants are compared as days, 1
+        and 0 beside what is true or false mean that."""
         kinds = {one.kind for one in values}
         if kinds & _TIMES and Kind.TEXT in kinds:
             values = [self._as_time(one) for one in values]
+            kinds = {one.kind for one in values}
+        if Kind.BOOLEAN in kinds:
+            values = [_as_boolean(one) for one in values]
             kinds = {one.kind for one in values}
         if kinds == {Kind.DATE, Kind.INSTANT}:
             return [self._as_day(one) for one in values]
@@ -489,6 +493,13 @@ def _day(said: Any) -> date:
         return date.fromisoformat(str(said))
     except ValueError:
         raise FilterUnusable(f"“{str(said)[:64]}” is no date", do="Write DATE('2026-01-02').") from None
+
+
+def _as_boolean(value: _Typed) -> _Typed:
+    # GDAL has no other way to say it.
+    if value.kind is Kind.NUMBER and value.constant in (0, 1):
+        return _Typed(true() if value.constant else false(), Kind.BOOLEAN, bool(value.constant))
+    return value
 
 
 def _article(kind: Kind) -> str:
