@@ -12,9 +12,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-import numpy as np
 import shapely
-from pyproj import Transformer
 from sqlalchemy import (
     ColumnElement,
     Date,
@@ -37,10 +35,10 @@ from sqlalchemy import (
 )
 
 from inventory.errors import FilterUnusable
+from inventory.store.filter_geometries import FilterCrs, FilterGeometries
 
 DEPTH_LIMIT = 64
 _NODE_LIMIT = 2_000
-_VERTEX_LIMIT = 4_000
 _DAY = timedelta(days=1) - timedelta(microseconds=1)
 
 
@@ -99,18 +97,6 @@ def condition(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FilterCrs:
-    """A CRS of coordinates as its authority orders them: what brings them to longitude and latitude."""
-
-    name: str
-    to_lon_lat: Transformer
-
-    def lon_lat(self, coordinates: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, Any]:
-        """(n, 2) longitude, latitude of (n, 2) coordinates."""
-        return np.column_stack(self.to_lon_lat.transform(coordinates[:, 0], coordinates[:, 1]))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """A filter as it was parsed: CQL2 JSON, and the CRS of its geometries (None: longitude, latitude)."""
 
@@ -122,9 +108,9 @@ class _Compiler:
     """One filter on its way to SQL."""
 
     def __init__(self, queryables: Mapping[str, Queryable], zone: ZoneInfo, crs: FilterCrs | None) -> None:
-        self._queryables, self._zone, self._crs = queryables, zone, crs
+        self._queryables, self._zone = queryables, zone
+        self._geometries = FilterGeometries(crs)
         self._nodes = 0
-        self._vertices = 0
         self._depth = 0
 
     # --- conditions ------------------------------------------------------------------------------------
@@ -387,90 +373,9 @@ class _Compiler:
         return result
 
     def _geometry(self, node: dict[str, Any]) -> ColumnElement[Any]:
-        shape = self._box(node["bbox"]) if "bbox" in node else self._shape(node)
-        bounds = shapely.bounds(shape)
-        if not (np.isfinite(bounds).all() and (np.abs(bounds) <= (180, 90, 180, 90)).all()):
-            raise FilterUnusable(
-                "a geometry is empty, or lies outside of ±180, ±90",
-                do="Give longitude, latitude in degrees, or name the CRS with filter-crs.",
-            )
-        reason = str(shapely.is_valid_reason(shape))
-        if reason != "Valid Geometry":
-            raise FilterUnusable(f"a geometry is not valid: {reason[:120]}", do="Mend it.")
-        ewkb: bytes = shapely.to_wkb(shapely.set_srid(shape, 4326), include_srid=True)
+        shape = shapely.set_srid(self._geometries.shape(node), 4326)
+        ewkb: bytes = shapely.to_wkb(shape, include_srid=True)
         return func.ST_GeomFromEWKB(bindparam(None, ewkb, unique=True))
-
-    def _box(self, corners: Any) -> shapely.Geometry:
-        numbers = _numbers(corners)
-        if len(numbers) == 6:
-            numbers = [numbers[0], numbers[1], numbers[3], numbers[4]]
-        if len(numbers) != 4:
-            raise FilterUnusable("a BBOX has 4 or 6 numbers", do="Write BBOX(west, south, east, north).")
-        west, south, east, north = numbers
-        longest = max(abs(east - west), abs(north - south), 1e-9)
-        if self._crs is not None:
-            # A rectangle there is none here: its border goes along.
-            return self._projected(shapely.segmentize(shapely.box(west, south, east, north), longest / 32))
-        if south > north:
-            raise FilterUnusable("a BBOX has its south above its north")
-        if west > east:
-            return shapely.multipolygons(
-                [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
-            )
-        return _flat_box(west, south, east, north)
-
-    def _shape(self, node: dict[str, Any]) -> shapely.Geometry:
-        self._count_vertices(node)
-        try:
-            made = shapely.force_2d(shapely.geometry.shape(node))
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError, shapely.GEOSException) as error:
-            raise FilterUnusable(f"a geometry cannot be read: {str(error)[:120]}") from None
-        return made if self._crs is None else self._projected(made)
-
-    def _count_vertices(self, node: Any) -> None:
-        numbers = _count_numbers(node.get("coordinates", node.get("geometries", [])))
-        self._vertices += numbers
-        if self._vertices > 3 * _VERTEX_LIMIT:
-            raise FilterUnusable(
-                f"the filter's geometries have more than {_VERTEX_LIMIT:,} vertices", do="Simplify them."
-            )
-
-    def _projected(self, shape: shapely.Geometry) -> shapely.Geometry:
-        assert self._crs is not None
-        return shapely.transform(shape, self._crs.lon_lat)
-
-
-def _flat_box(west: float, south: float, east: float, north: float) -> shapely.Geometry:
-    """A box as what it is: also without width or height."""
-    if west == east and south == north:
-        return shapely.Point(west, south)
-    if west == east or south == north:
-        return shapely.LineString([(west, south), (east, north)])
-    return shapely.box(west, south, east, north)
-
-
-def _numbers(values: Any) -> list[float]:
-    if not isinstance(values, list) or not all(type(one) in (int, float) for one in values):
-        raise FilterUnusable("a BBOX is a list of numbers")
-    if not all(math.isfinite(one) for one in values):
-        raise FilterUnusable("a number is not finite")
-    return [float(one) for one in values]
-
-
-def _count_numbers(value: Any) -> int:
-    # Level by level: nothing that a caller sends may exhaust Python's stack.
-    found, level = 0, [value]
-    while level:
-        following: list[Any] = []
-        for one in level:
-            if isinstance(one, list):
-                following += one
-            elif isinstance(one, dict):
-                following.append(one.get("coordinates", one.get("geometries", [])))
-            else:
-                found += 1
-        level = following
-    return found
 
 
 def _arguments(node: dict[str, Any]) -> list[Any]:
