@@ -18,6 +18,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Double,
+    Select,
     Text,
     and_,
     bindparam,
@@ -59,19 +60,36 @@ _TIMES = frozenset({Kind.INSTANT, Kind.DATE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """Where a property stands that is not in the row itself, so that it is found from its value.
+
+    Attributes:
+        reference: in the row; what it leads to is never NULL.
+        rows: what it leads to, by the one column that the reference holds.
+        value: the property there.
+    """
+
+    reference: ColumnElement[Any]
+    rows: Select[Any]
+    value: ColumnElement[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Queryable:
     """A property that filters may name: its kind and its expression in SQL; geometries are EPSG:4326."""
 
     kind: Kind
     expression: ColumnElement[Any]
+    elsewhere: Elsewhere | None = None
 
 
 class _Typed(NamedTuple):
-    """An expression with its kind; ``constant``: it names no property."""
+    """An expression with its kind; ``constant``: it names no property; ``plain``: of a text, in no order."""
 
     expression: ColumnElement[Any]
     kind: Kind
     constant: Any = None
+    plain: ColumnElement[Any] | None = None
 
 
 class _Span(NamedTuple):
@@ -145,6 +163,9 @@ class _Compiler:
             )
 
     def _operation(self, op: str, arguments: list[Any]) -> ColumnElement[bool]:
+        found = self._found_elsewhere(op, arguments)
+        if found is not None:
+            return found
         if op in ("and", "or"):
             _require_number(op, arguments, least=1)
             parts = [self.condition(one) for one in arguments]
@@ -166,9 +187,32 @@ class _Compiler:
             f"the function “{op[:64]}” is unknown, or gives no condition", do="See the API’s conformance."
         )
 
+    def _found_elsewhere(self, op: str, arguments: list[Any]) -> ColumnElement[bool] | None:
+        """A condition on one property that stands elsewhere: looked for there, not looked up for each row."""
+        if op not in _COMPARISONS and op not in _OTHER_CONDITIONS and op not in _TEMPORAL:
+            return None
+        names = _plain_names(arguments)
+        queryable = self._queryables.get(next(iter(names))) if names is not None and len(names) == 1 else None
+        if queryable is None or queryable.elsewhere is None:
+            return None
+        place, usual = queryable.elsewhere, self._queryables
+        self._queryables = {
+            name: Queryable(kind=queryable.kind, expression=place.value) if one is queryable else one
+            for name, one in usual.items()
+        }
+        try:
+            return place.reference.in_(place.rows.where(self._operation(op, arguments)))
+        finally:
+            self._queryables = usual
+
     def _comparison(self, op: str, left: _Typed, right: _Typed) -> ColumnElement[bool]:
         if Kind.GEOMETRY in (left.kind, right.kind) or (left.kind is Kind.BOOLEAN and op not in ("=", "<>")):
             raise FilterUnusable(f"{_article(left.kind)} cannot be compared by “{op}”")
+        if op in ("=", "<>") and left.kind is Kind.TEXT:
+            # Equality is the same in every order, and only without one an index is used.
+            left, right = (
+                one if one.plain is None else one._replace(expression=one.plain) for one in (left, right)
+            )
         return _COMPARISONS[op](left.expression, right.expression)
 
     def _other_condition(self, op: str, arguments: list[Any]) -> ColumnElement[bool]:
@@ -219,7 +263,8 @@ class _Compiler:
         if isinstance(node, str):
             if "\x00" in node:
                 raise FilterUnusable("a text holds the character 0")
-            return _Typed(collate(literal(node, Text), "C"), Kind.TEXT, node)
+            said = literal(node, Text)
+            return _Typed(collate(said, "C"), Kind.TEXT, node, said)
         if isinstance(node, dict):
             if "property" in node:
                 return self._property(node["property"])
@@ -242,8 +287,9 @@ class _Compiler:
                 f"nothing is called “{str(name)[:64]}” here", do=f"Properties: {', '.join(self._queryables)}."
             )
         # By code points, whatever the database sorts by: that is CQL2's order.
-        is_text = found.kind is Kind.TEXT
-        return _Typed(collate(found.expression, "C") if is_text else found.expression, found.kind)
+        if found.kind is Kind.TEXT:
+            return _Typed(collate(found.expression, "C"), found.kind, plain=found.expression)
+        return _Typed(found.expression, found.kind)
 
     def _function(self, op: str, arguments: list[Any]) -> _Typed:
         if op in _ARITHMETIC:
@@ -376,6 +422,29 @@ class _Compiler:
         shape = shapely.set_srid(self._geometries.shape(node), 4326)
         ewkb: bytes = shapely.to_wkb(shape, include_srid=True)
         return func.ST_GeomFromEWKB(bindparam(None, ewkb, unique=True))
+
+
+def _plain_names(arguments: list[Any]) -> set[str] | None:
+    """The properties that arguments name; None where something is computed, which may be NULL of its own."""
+    names: set[str] = set()
+    level = arguments
+    for _ in range(DEPTH_LIMIT):
+        following: list[Any] = []
+        for one in level:
+            if isinstance(one, list):
+                following += one
+            elif isinstance(one, dict) and "property" in one:
+                names.add(str(one["property"]))
+            elif isinstance(one, dict) and "op" in one:
+                if str(one["op"]).lower() not in _OF_TEXT:
+                    return None
+                following += _arguments(one)
+            elif isinstance(one, dict) and "interval" in one:
+                following.append(one["interval"])
+        level = following
+        if not level:
+            return names
+    return None
 
 
 def _arguments(node: dict[str, Any]) -> list[Any]:
