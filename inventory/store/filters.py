@@ -40,7 +40,6 @@ from inventory.store.filter_geometries import FilterCrs, FilterGeometries
 
 DEPTH_LIMIT = 64
 _NODE_LIMIT = 2_000
-_DAY = timedelta(days=1) - timedelta(microseconds=1)
 
 
 class Kind(StrEnum):
@@ -391,10 +390,11 @@ class _Compiler:
     def _as_instants(self, span: _Span) -> _Span:
         if span.kind is Kind.INSTANT:
             return span
-        midnight, last = (
-            func.timezone(self._zone.key, cast(day, DateTime())) for day in (span.first, span.last)
+        # The midnight after, not 24 hours later: days on which clocks change are longer, or shorter.
+        first, after = (
+            func.timezone(self._zone.key, cast(day, DateTime())) for day in (span.first, span.last + 1)
         )
-        return _Span(midnight, last + _DAY, Kind.INSTANT)
+        return _Span(first, after - timedelta(microseconds=1), Kind.INSTANT)
 
     def _instant(self, said: Any) -> datetime:
         try:
