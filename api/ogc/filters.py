@@ -14,7 +14,8 @@ from api.ogc.crs import Crs
 from detection.errors import CallerError
 from inventory.errors import FilterUnusable
 from inventory.store.features import Collection, queryables_of
-from inventory.store.filters import DEPTH_LIMIT, Filter, Kind
+from inventory.store.filter_operators import Kind
+from inventory.store.filters import DEPTH_LIMIT, Filter
 
 TEXT, JSON, DRAFT_TEXT = "cql2-text", "cql2-json", "cql-text"
 LANGUAGES = {TEXT: TEXT, JSON: JSON, DRAFT_TEXT: TEXT, "cql-json": JSON}

@@ -5,15 +5,15 @@ is SQL that carries every value of the caller as a parameter. NULL follows SQL's
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from enum import StrEnum
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import shapely
 from sqlalchemy import (
+    REAL,
     ColumnElement,
     Date,
     DateTime,
@@ -31,27 +31,24 @@ from sqlalchemy import (
     not_,
     null,
     or_,
-    text,
     true,
 )
 
 from inventory.errors import FilterUnusable
 from inventory.store.filter_geometries import FilterCrs, FilterGeometries
+from inventory.store.filter_operators import (
+    ARITHMETIC,
+    COMPARISONS,
+    OF_TEXT,
+    OTHER_CONDITIONS,
+    SPATIAL,
+    TEMPORAL,
+    Kind,
+    Span,
+)
 
 DEPTH_LIMIT = 64
 _NODE_LIMIT = 2_000
-
-
-class Kind(StrEnum):
-    """What a value is, as far as comparisons care."""
-
-    TEXT = "text"
-    NUMBER = "number"
-    INTEGER = "integer"
-    BOOLEAN = "boolean"
-    INSTANT = "instant"
-    DATE = "date"
-    GEOMETRY = "geometry"
 
 
 _NUMBERS = frozenset({Kind.NUMBER, Kind.INTEGER})
@@ -89,14 +86,6 @@ class _Typed(NamedTuple):
     kind: Kind
     constant: Any = None
     plain: ColumnElement[Any] | None = None
-
-
-class _Span(NamedTuple):
-    """First and last instant, or day, of something that lasts; both belong to it."""
-
-    first: ColumnElement[Any]
-    last: ColumnElement[Any]
-    kind: Kind
 
 
 def condition(
@@ -172,13 +161,13 @@ class _Compiler:
         if op == "not":
             _require_number(op, arguments, least=1, most=1)
             return not_(self.condition(arguments[0]))
-        if op in _COMPARISONS:
+        if op in COMPARISONS:
             _require_number(op, arguments, least=2, most=2)
             return self._comparison(op, *self._comparable([self.value(one) for one in arguments], op))
         for names, made in (
-            (_OTHER_CONDITIONS, self._other_condition),
-            (_SPATIAL, self._spatial),
-            (_TEMPORAL, self._temporal),
+            (OTHER_CONDITIONS, self._other_condition),
+            (SPATIAL, self._spatial),
+            (TEMPORAL, self._temporal),
         ):
             if op in names:
                 return made(op, arguments)
@@ -188,7 +177,7 @@ class _Compiler:
 
     def _found_elsewhere(self, op: str, arguments: list[Any]) -> ColumnElement[bool] | None:
         """A condition on one property that stands elsewhere: looked for there, not looked up for each row."""
-        if op not in _COMPARISONS and op not in _OTHER_CONDITIONS and op not in _TEMPORAL:
+        if op not in COMPARISONS and op not in OTHER_CONDITIONS and op not in TEMPORAL:
             return None
         names = _plain_names(arguments)
         queryable = self._queryables.get(next(iter(names))) if names is not None and len(names) == 1 else None
@@ -212,7 +201,8 @@ class _Compiler:
             left, right = (
                 one if one.plain is None else one._replace(expression=one.plain) for one in (left, right)
             )
-        return _COMPARISONS[op](left.expression, right.expression)
+        left, right = _as_short(left, right), _as_short(right, left)
+        return COMPARISONS[op](left.expression, right.expression)
 
     def _other_condition(self, op: str, arguments: list[Any]) -> ColumnElement[bool]:
         if op == "isnull":
@@ -291,15 +281,15 @@ class _Compiler:
         return _Typed(found.expression, found.kind)
 
     def _function(self, op: str, arguments: list[Any]) -> _Typed:
-        if op in _ARITHMETIC:
+        if op in ARITHMETIC:
             return self._arithmetic(op, arguments)
-        if op in _OF_TEXT:
+        if op in OF_TEXT:
             _require_number(op, arguments, least=1, most=1)
             value = self.value(arguments[0])
             if value.kind is not Kind.TEXT:
                 raise FilterUnusable(f"“{op}” takes a text")
-            return _Typed(collate(_OF_TEXT[op](value.expression), "C"), Kind.TEXT)
-        if op in _COMPARISONS or op in _OTHER_CONDITIONS or op in ("and", "or", "not"):
+            return _Typed(collate(OF_TEXT[op](value.expression), "C"), Kind.TEXT)
+        if op in COMPARISONS or op in OTHER_CONDITIONS or op in ("and", "or", "not"):
             return _Typed(self._operation(op, arguments), Kind.BOOLEAN)
         raise FilterUnusable(f"the function “{op[:64]}” is unknown", do="See the API’s conformance.")
 
@@ -312,7 +302,7 @@ class _Compiler:
         parts = [cast(one.expression, Double) for one in values]
         if len(parts) == 1:
             return _Typed(-parts[0], Kind.NUMBER)
-        return _Typed(_ARITHMETIC[op](*parts), Kind.NUMBER)
+        return _Typed(ARITHMETIC[op](*parts), Kind.NUMBER)
 
     def _comparable(self, values: list[_Typed], op: str) -> list[_Typed]:
         """The values as one kind: texts beside times are read as times, days beside instants are compared as days, 1
@@ -354,9 +344,9 @@ class _Compiler:
         one, other = (self._span(node) for node in arguments)
         if one.kind is not other.kind:
             one, other = self._as_instants(one), self._as_instants(other)
-        return _TEMPORAL[op](one, other)
+        return TEMPORAL[op](one, other)
 
-    def _span(self, node: Any) -> _Span:
+    def _span(self, node: Any) -> Span:
         if isinstance(node, dict) and "interval" in node:
             ends = node["interval"]
             if not (isinstance(ends, list) and len(ends) == 2):
@@ -367,34 +357,34 @@ class _Compiler:
             value = self._as_time(value)
         if value.kind not in _TIMES:
             raise FilterUnusable(f"{_article(value.kind)} is no time")
-        return _Span(value.expression, value.expression, value.kind)
+        return Span(value.expression, value.expression, value.kind)
 
-    def _interval(self, ends: list[Any]) -> _Span:
+    def _interval(self, ends: list[Any]) -> Span:
         known = [None if end in ("..", "") else self._as_time(self.value(end)) for end in ends]
         kinds = {one.kind for one in known if one is not None}
         if not kinds <= _TIMES:
             raise FilterUnusable("an interval lasts from one time to another")
         first, last = (
-            None if one is None else _Span(one.expression, one.expression, one.kind) for one in known
+            None if one is None else Span(one.expression, one.expression, one.kind) for one in known
         )
         if len(kinds) == 2:
             first, last = (None if one is None else self._as_instants(one) for one in (first, last))
         kind = first.kind if first is not None else last.kind if last is not None else Kind.INSTANT
         unit = Date if kind is Kind.DATE else DateTime(timezone=True)
-        return _Span(
+        return Span(
             cast(literal("-infinity"), unit) if first is None else first.first,
             cast(literal("infinity"), unit) if last is None else last.last,
             kind,
         )
 
-    def _as_instants(self, span: _Span) -> _Span:
+    def _as_instants(self, span: Span) -> Span:
         if span.kind is Kind.INSTANT:
             return span
         # The midnight after, not 24 hours later: days on which clocks change are longer, or shorter.
         first, after = (
             func.timezone(self._zone.key, cast(day, DateTime())) for day in (span.first, span.last + 1)
         )
-        return _Span(first, after - timedelta(microseconds=1), Kind.INSTANT)
+        return Span(first, after - timedelta(microseconds=1), Kind.INSTANT)
 
     def _instant(self, said: Any) -> datetime:
         try:
@@ -415,7 +405,7 @@ class _Compiler:
         for value in (one, other):
             if value.kind is not Kind.GEOMETRY:
                 raise FilterUnusable(f"“{op}” takes geometries, not {_article(value.kind)}")
-        result: ColumnElement[bool] = getattr(func, _SPATIAL[op])(one.expression, other.expression)
+        result: ColumnElement[bool] = getattr(func, SPATIAL[op])(one.expression, other.expression)
         return result
 
     def _geometry(self, node: dict[str, Any]) -> ColumnElement[Any]:
@@ -436,7 +426,7 @@ def _plain_names(arguments: list[Any]) -> set[str] | None:
             elif isinstance(one, dict) and "property" in one:
                 names.add(str(one["property"]))
             elif isinstance(one, dict) and "op" in one:
-                if str(one["op"]).lower() not in _OF_TEXT:
+                if str(one["op"]).lower() not in OF_TEXT:
                     return None
                 following += _arguments(one)
             elif isinstance(one, dict) and "interval" in one:
@@ -469,6 +459,18 @@ def _day(said: Any) -> date:
         raise FilterUnusable(f"“{str(said)[:64]}” is no date", do="Write DATE('2026-01-02').") from None
 
 
+def _as_short(value: _Typed, beside: _Typed) -> _Typed:
+    # A column of short numbers shows 0.8, which in long ones is 0.800000012: it is equal to a short 0.8 only.
+    if (
+        value.kind is not Kind.NUMBER
+        or value.constant is None
+        or not isinstance(beside.expression.type, REAL)
+    ):
+        return value
+    is_short = value.constant == 0 or 1e-37 < abs(value.constant) < 1e38
+    return value._replace(expression=cast(value.expression, REAL)) if is_short else value
+
+
 def _as_boolean(value: _Typed) -> _Typed:
     # GDAL has no other way to say it.
     if value.kind is Kind.NUMBER and value.constant in (0, 1):
@@ -478,65 +480,3 @@ def _as_boolean(value: _Typed) -> _Typed:
 
 def _article(kind: Kind) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
-
-
-def _without_marks(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Letters without their accents: taken apart, what is put on them goes."""
-    apart = func.normalize(value, text("NFD"))
-    return func.normalize(func.regexp_replace(apart, "[\u0300-\u036f]", "", "g"))
-
-
-def _lower(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    # Letters of every language, whatever the database's own collation knows.
-    return func.lower(collate(value, "und-x-icu"))
-
-
-def _power(base: ColumnElement[Any], exponent: ColumnElement[Any]) -> ColumnElement[Any]:
-    # Where it is no real number it is unknown, not an error.
-    undefined = or_(and_(base == 0, exponent < 0), and_(base < 0, exponent != func.floor(exponent)))
-    return case((undefined, null()), else_=func.power(base, exponent))
-
-
-_COMPARISONS: dict[str, Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]] = {
-    "=": lambda a, b: a == b,
-    "<>": lambda a, b: a != b,
-    "<": lambda a, b: a < b,
-    ">": lambda a, b: a > b,
-    "<=": lambda a, b: a <= b,
-    ">=": lambda a, b: a >= b,
-}
-_OTHER_CONDITIONS = frozenset({"isnull", "like", "between", "in"})
-_OF_TEXT: dict[str, Callable[[ColumnElement[Any]], ColumnElement[Any]]] = {
-    "casei": _lower,
-    "accenti": _without_marks,
-}
-_ARITHMETIC: dict[str, Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[Any]]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a / func.nullif(b, 0),
-    "div": lambda a, b: func.trunc(a / func.nullif(b, 0)),
-    "%": lambda a, b: a - b * func.trunc(a / func.nullif(b, 0)),
-    "^": _power,
-}
-_SPATIAL = {
-    f"s_{name}": f"ST_{name.capitalize()}"
-    for name in ("intersects", "disjoint", "equals", "touches", "crosses", "within", "contains", "overlaps")
-}
-_TEMPORAL: dict[str, Callable[[_Span, _Span], ColumnElement[bool]]] = {
-    "t_after": lambda a, b: a.first > b.last,
-    "t_before": lambda a, b: a.last < b.first,
-    "t_disjoint": lambda a, b: or_(a.last < b.first, a.first > b.last),
-    "t_equals": lambda a, b: and_(a.first == b.first, a.last == b.last),
-    "t_intersects": lambda a, b: and_(a.first <= b.last, a.last >= b.first),
-    "t_contains": lambda a, b: and_(a.first < b.first, a.last > b.last),
-    "t_during": lambda a, b: and_(a.first > b.first, a.last < b.last),
-    "t_finishedby": lambda a, b: and_(a.first < b.first, a.last == b.last),
-    "t_finishes": lambda a, b: and_(a.first > b.first, a.last == b.last),
-    "t_meets": lambda a, b: a.last == b.first,
-    "t_metby": lambda a, b: a.first == b.last,
-    "t_overlappedby": lambda a, b: and_(a.first > b.first, a.first < b.last, a.last > b.last),
-    "t_overlaps": lambda a, b: and_(a.first < b.first, a.last > b.first, a.last < b.last),
-    "t_startedby": lambda a, b: and_(a.first == b.first, a.last > b.last),
-    "t_starts": lambda a, b: and_(a.first == b.first, a.last < b.last),
-}

@@ -6,7 +6,8 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Select, String, bindparam, cast, func, select
 
 from inventory.store import schema
-from inventory.store.filters import Elsewhere, Kind, Queryable
+from inventory.store.filter_operators import Kind
+from inventory.store.filters import Elsewhere, Queryable
 
 GEOMETRY = "geom"
 CITY = bindparam("city_of_filters", type_=BigInteger)
@@ -94,7 +95,7 @@ def of_areas() -> Mapping[str, Queryable]:
         "parent_code": _of(Kind.TEXT, version.parent_code),
         "valid_from": _of(Kind.DATE, func.lower(version.valid)),
         "valid_to": _of(Kind.DATE, func.upper(version.valid) - 1),
-        "area_m2": _of(Kind.NUMBER, version.area_m2),
+        "area_m2": _of(Kind.NUMBER, func.round(version.area_m2)),
         GEOMETRY: _of(Kind.GEOMETRY, version.geom),
     }
 

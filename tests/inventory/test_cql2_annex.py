@@ -17,7 +17,8 @@ from sqlalchemy import Boolean, Connection, Date, DateTime, Engine, column, crea
 from sqlalchemy.pool import NullPool
 
 from inventory.errors import FilterUnusable
-from inventory.store.filters import Filter, Kind, Queryable, condition
+from inventory.store.filter_operators import Kind
+from inventory.store.filters import Filter, Queryable, condition
 from tests.support.database import DatabaseServer, cloned_database
 
 FILE = "ne110m4cql2.gpkg"

@@ -29,7 +29,8 @@ from sqlalchemy import (
 )  # fmt: skip
 
 from api.ogc.cql2_text import read_cql2_text
-from inventory.store.filters import Filter, Kind, Queryable, condition
+from inventory.store.filter_operators import Kind
+from inventory.store.filters import Filter, Queryable, condition
 from tests.support.database import DatabaseServer, cloned_database
 
 TABLE = Table(
