@@ -269,7 +269,6 @@ def _wanted(
     if collections is not None and COLLECTION not in collections:
         ids = []
     boxes = parameters.read_boxes(bbox)
-    assert isinstance(boxes, tuple)
     return ScenesWanted(
         boxes=boxes,
         span=(None, None) if span is None else (span.start, span.end),

@@ -13,7 +13,6 @@ from api.requests import today_in
 from inventory.store import features
 from inventory.store.database import Connection
 from inventory.store.features import CityOnPage, Collection, Wanted, When
-from inventory.store.filters import Filter
 
 Names = Annotated[str | None, Query(alias="class", description="Names, with commas between.")]
 
@@ -69,9 +68,8 @@ class Conditions:
         current = bool(self.current)
         is_state = collection is Collection.ASSETS or current
         box_crs = read_crs(self.bbox_crs, city, "bbox-crs")
-        boxes = parameters.read_boxes(self.bbox, box_crs)
         return Wanted(
-            boxes=() if isinstance(boxes, Filter) else boxes,
+            boxes=parameters.read_boxes(self.bbox, box_crs),
             when=parameters.end_of_today(today, city.time_zone)
             if span is None
             else _when(span, is_state=is_state),
@@ -86,7 +84,7 @@ class Conditions:
             ),
             current=current,
             filters=(
-                *((boxes,) if isinstance(boxes, Filter) else ()),
+                *parameters.read_box_filters(self.bbox, box_crs),
                 *read_filter(self.filter_, self.filter_lang, self._crs_of_filter(city)),
                 *equalities(request.query_params, collection, current=current),
             ),

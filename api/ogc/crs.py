@@ -16,13 +16,15 @@ from pyproj import CRS, Transformer
 
 from detection.errors import CallerError
 from inventory.store.features import CityOnPage
-from inventory.store.filters import FilterCrs
+from inventory.store.filter_geometries import FilterCrs
 
 CRS84 = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
 _CRS84_NAMES = frozenset({CRS84, "OGC:CRS84", "urn:ogc:def:crs:OGC:1.3:CRS84", "CRS84"})
 _CHINESE_ZONES = frozenset(
     {"Asia/Shanghai", "Asia/Urumqi", "Asia/Chongqing", "Asia/Harbin", "Asia/Kashgar", "PRC"}
 )
+_AROUND = 3.0
+"""Degrees around where a CRS is used; a Transverse Mercator grid holds that far."""
 _DIGITS = {True: 7, False: 2}
 """Decimals of degrees, and of metres: a centimetre each."""
 
@@ -46,7 +48,12 @@ class Crs:
 
     def for_filters(self) -> FilterCrs:
         """What brings coordinates of this CRS to longitude and latitude."""
-        return FilterCrs(name=self.code, to_lon_lat=_transformer(self.code, "OGC:CRS84"))
+        return FilterCrs(
+            name=self.code,
+            to_lon_lat=_transformer(self.code, "OGC:CRS84"),
+            is_geographic=self.is_geographic,
+            bounds=_bounds(self.code),
+        )
 
     def lon_lat(self, first: float, second: float) -> tuple[float, float]:
         """Longitude and latitude of coordinates in the authority's order; infinite where there is no such place."""
@@ -65,6 +72,21 @@ LON_LAT = Crs(CRS84, "OGC:CRS84")
 @lru_cache(64)
 def _transformer(source: str, target: str) -> Transformer:
     return Transformer.from_crs(source, target)
+
+
+@lru_cache(64)
+def _bounds(code: str) -> tuple[float, float, float, float]:
+    """Lowest and highest coordinates of where a CRS is used, and some degrees around: cities reach over borders."""
+    used = CRS(code).area_of_use
+    if used is None:
+        return (-np.inf, -np.inf, np.inf, np.inf)
+    west, east = max(used.west - _AROUND, -180), min(used.east + _AROUND, 180)
+    south, north = max(used.south - _AROUND, -90), min(used.north + _AROUND, 90)
+    places = np.meshgrid(np.linspace(west, east, 33), np.linspace(south, north, 33))
+    found = np.stack(_transformer("OGC:CRS84", code).transform(*places)).reshape(2, -1)
+    found = found[:, np.isfinite(found).all(axis=0)]
+    first, second = found.min(axis=1), found.max(axis=1)
+    return (float(first[0]), float(first[1]), float(second[0]), float(second[1]))
 
 
 def served(city: CityOnPage) -> tuple[Crs, ...]:

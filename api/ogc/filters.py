@@ -9,19 +9,20 @@ from typing import Any
 import cql2
 import orjson
 
+from api.ogc.cql2_text import read_cql2_text
 from api.ogc.crs import Crs
 from detection.errors import CallerError
 from inventory.errors import FilterUnusable
 from inventory.store.features import Collection, queryables_of
-from inventory.store.filters import DEPTH_LIMIT, Filter, Kind
+from inventory.store.filter_operators import Kind
+from inventory.store.filters import DEPTH_LIMIT, Filter
 
-TEXT, JSON = "cql2-text", "cql2-json"
-LANGUAGES = {TEXT: TEXT, JSON: JSON, "cql-text": TEXT, "cql-json": JSON}
+TEXT, JSON, DRAFT_TEXT = "cql2-text", "cql2-json", "cql-text"
+LANGUAGES = {TEXT: TEXT, JSON: JSON, DRAFT_TEXT: TEXT, "cql-json": JSON}
 """Also the names of the draft: GDAL sends them."""
 _LISTS = frozenset({"class", "status", "level"})
 """Parameters that take several names with commas between, and so are no plain equality."""
 _LONGEST = 64 * 1024
-_QUOTED = re.compile(r"'(?:[^'\\]++|''|\\.)*+'|\"[^\"]*+\"", re.DOTALL)
 
 
 def read_filter(value: str | None, language: str | None, crs: Crs | None) -> tuple[Filter, ...]:
@@ -80,11 +81,7 @@ def _literal(name: str, value: str, kind: Kind) -> Any:
 def _parsed_text(value: str) -> object:
     if not value.strip():
         raise FilterUnusable("the filter is empty", do="Leave it out, or state a condition.")
-    _require_flat(_QUOTED.sub("''", value), "([", ")]")
-    try:
-        return cql2.parse_text(value).to_json()
-    except cql2.ParseError as error:
-        raise FilterUnusable(f"the filter is no CQL2 text: {_first_fault(error)}") from None
+    return read_cql2_text(value)
 
 
 def _parsed_json(value: str) -> object:
@@ -92,7 +89,7 @@ def _parsed_json(value: str) -> object:
         document = orjson.loads(value)
     except orjson.JSONDecodeError as error:
         raise FilterUnusable(f"the filter is no JSON: {error}") from None
-    _require_flat(_QUOTED.sub("''", value), "[{", "]}")
+    _require_flat(document)
     try:
         # Through the library, which knows the other spellings of the same.
         return cql2.parse_json(orjson.dumps(document).decode()).to_json()
@@ -100,18 +97,18 @@ def _parsed_json(value: str) -> object:
         raise FilterUnusable(f"the filter is no CQL2 JSON: {_first_fault(error)}") from None
 
 
-def _require_flat(text: str, opening: str, closing: str) -> None:
-    """Before the parser, which works its way down on the stack."""
-    depth = deepest = 0
-    for sign in text:
-        if sign in opening:
-            depth += 1
-            deepest = max(deepest, depth)
-        elif sign in closing:
-            depth -= 1
-    negations = len(re.findall(r"\bnot\b|-", text, re.IGNORECASE))
-    if deepest > DEPTH_LIMIT or negations > 500:
-        raise FilterUnusable(f"the filter is nested more than {DEPTH_LIMIT} deep", do="Simplify it.")
+def _require_flat(document: object) -> None:
+    """Before anything that works its way down on the stack; level by level, so that this does not."""
+    level = [document]
+    for _ in range(2 * DEPTH_LIMIT):
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
+        ]
+        if not level:
+            return
+    raise FilterUnusable(f"the filter is nested more than {DEPTH_LIMIT} deep", do="Simplify it.")
 
 
 def _first_fault(error: Exception) -> str:

@@ -13,8 +13,8 @@ from api.negotiation import OPENAPI_TYPE
 from api.ogc import formats
 from api.ogc.crs import CRS84, served
 from api.ogc.documents import ABOUT, GEOJSON, HTML, JSON, SCHEMA
+from api.ogc.filters import DRAFT_TEXT, TEXT, simple_queryables
 from api.ogc.filters import JSON as CQL2_JSON
-from api.ogc.filters import TEXT, simple_queryables
 from api.ogc.schemas import OF_KIND, description
 from api.version import program_version
 from inventory.store.features import CityOnPage, Collection, queryables_of
@@ -260,8 +260,8 @@ def _parameters(city: CityOnPage, default_limit: int, maximum_limit: int) -> _Js
         "filter": _query("filter", text, "CQL2 over the collection’s queryables."),
         "filter-lang": _query(
             "filter-lang",
-            {"type": "string", "enum": [TEXT, CQL2_JSON], "default": TEXT},
-            "Encoding of the filter.",
+            {"type": "string", "enum": [TEXT, CQL2_JSON, DRAFT_TEXT], "default": TEXT},
+            "Encoding of the filter; cql-text is the draft’s name, without which GDAL sends none.",
         ),
         "filter-crs": _query("filter-crs", crs, "CRS of the filter’s geometries."),
         "class": _query("class", text, "Class of the asset taxonomy, as tree."),

@@ -8,10 +8,13 @@ from math import isfinite
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+import shapely
+
 from api.ogc.crs import LON_LAT, Crs
 from detection.errors import CallerError
 from inventory.errors import TimeUnusable
 from inventory.store.features import Box, When
+from inventory.store.filter_geometries import FilterGeometries
 from inventory.store.filters import Filter
 from inventory.store.queryables import GEOMETRY
 
@@ -34,10 +37,10 @@ class Span(NamedTuple):
     single: bool
 
 
-def read_boxes(value: str | None, crs: Crs = LON_LAT) -> tuple[Box, ...] | Filter:
-    """The boxes of ``bbox``: none without it, two where west > east (it crosses the antimeridian).
+def read_boxes(value: str | None, crs: Crs = LON_LAT) -> tuple[Box, ...]:
+    """The boxes of ``bbox`` in degrees: none without it, two where west > east (it crosses the antimeridian).
 
-    In a projected CRS a box is no box of degrees: then it is the condition to lie in it.
+    Of a box in a projected CRS they hold all of it, and more: what lies in it is ``read_box_filters``.
 
     Raises:
         CallerError: not 4 or 6 numbers, out of range, or south above north.
@@ -46,10 +49,9 @@ def read_boxes(value: str | None, crs: Crs = LON_LAT) -> tuple[Box, ...] | Filte
         return ()
     corners = _corners(value)
     if not crs.is_geographic:
-        return Filter(
-            cql2={"op": "s_intersects", "args": [{"property": GEOMETRY}, {"bbox": list(corners)}]},
-            crs=crs.for_filters(),
-        )
+        shape = FilterGeometries(crs.for_filters()).shape({"bbox": list(corners)})
+        west, south, east, north = shapely.bounds(shape).tolist()
+        return (Box(west=west, south=south, east=east, north=north),)
     west, south, east, north = corners if crs.is_lon_lat else (corners[i] for i in (1, 0, 3, 2))
     if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
         raise CallerError(
@@ -64,6 +66,18 @@ def read_boxes(value: str | None, crs: Crs = LON_LAT) -> tuple[Box, ...] | Filte
             Box(west=-180.0, south=south, east=east, north=north),
         )
     return (Box(west=west, south=south, east=east, north=north),)
+
+
+def read_box_filters(value: str | None, crs: Crs) -> tuple[Filter, ...]:
+    """What ``bbox`` says beyond its boxes of degrees: in a projected CRS, to lie in it there.
+
+    Raises:
+        CallerError: as ``read_boxes``.
+    """
+    if value is None or crs.is_geographic:
+        return ()
+    inside = {"op": "s_intersects", "args": [{"property": GEOMETRY}, {"bbox": list(_corners(value))}]}
+    return (Filter(cql2=inside, crs=crs.for_filters()),)
 
 
 def _corners(value: str) -> tuple[float, float, float, float]:

@@ -18,7 +18,7 @@ from detection.errors import CallerError
 from inventory.editing import WRITABLE
 from inventory.feature_tables import LAYERS, POINT
 from inventory.store.features import CityOnPage, Collection, queryables_of
-from inventory.store.filters import Kind
+from inventory.store.filter_operators import Kind
 from inventory.store.queryables import GEOMETRY
 
 router = APIRouter(tags=["features"])

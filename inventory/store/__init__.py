@@ -9,6 +9,8 @@ __all__ = [
     "database",
     "feature_pages",
     "features",
+    "filter_geometries",
+    "filter_operators",
     "filters",
     "identities",
     "migrate",

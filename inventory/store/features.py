@@ -288,8 +288,11 @@ _ATTRIBUTIONS = text("""
 def keys_of(city: CityOnPage, collection: Collection, wanted: Wanted) -> Select[tuple[int, int]]:
     """Which rows match, by ``key``, which orders them, and ``row_id``, by which ``texts`` reads them."""
     keys = _KEYS[collection, wanted.current](city, wanted)
+    if not wanted.filters:
+        return keys
     named = queryables_of(collection, current=wanted.current)
-    return keys.where(*(condition(one, named, time_zone=city.time_zone) for one in wanted.filters))
+    keys = keys.where(*(condition(one, named, time_zone=city.time_zone) for one in wanted.filters))
+    return queryables.of_city(keys, city.id)
 
 
 def queryables_of(collection: Collection, *, current: bool = False) -> Mapping[str, Queryable]:

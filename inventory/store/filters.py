@@ -5,21 +5,20 @@ is SQL that carries every value of the caller as a parameter. NULL follows SQL's
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from enum import StrEnum
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-import numpy as np
 import shapely
-from pyproj import Transformer
 from sqlalchemy import (
+    REAL,
     ColumnElement,
     Date,
     DateTime,
     Double,
+    Select,
     Text,
     and_,
     bindparam,
@@ -32,32 +31,43 @@ from sqlalchemy import (
     not_,
     null,
     or_,
-    text,
     true,
 )
 
 from inventory.errors import FilterUnusable
+from inventory.store.filter_geometries import FilterCrs, FilterGeometries
+from inventory.store.filter_operators import (
+    ARITHMETIC,
+    COMPARISONS,
+    OF_TEXT,
+    OTHER_CONDITIONS,
+    SPATIAL,
+    TEMPORAL,
+    Kind,
+    Span,
+)
 
 DEPTH_LIMIT = 64
 _NODE_LIMIT = 2_000
-_VERTEX_LIMIT = 4_000
-_DAY = timedelta(days=1) - timedelta(microseconds=1)
-
-
-class Kind(StrEnum):
-    """What a value is, as far as comparisons care."""
-
-    TEXT = "text"
-    NUMBER = "number"
-    INTEGER = "integer"
-    BOOLEAN = "boolean"
-    INSTANT = "instant"
-    DATE = "date"
-    GEOMETRY = "geometry"
 
 
 _NUMBERS = frozenset({Kind.NUMBER, Kind.INTEGER})
 _TIMES = frozenset({Kind.INSTANT, Kind.DATE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """Where a property stands that is not in the row itself, so that it is found from its value.
+
+    Attributes:
+        reference: in the row; what it leads to is never NULL.
+        rows: what it leads to, by the one column that the reference holds.
+        value: the property there.
+    """
+
+    reference: ColumnElement[Any]
+    rows: Select[Any]
+    value: ColumnElement[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,22 +76,16 @@ class Queryable:
 
     kind: Kind
     expression: ColumnElement[Any]
+    elsewhere: Elsewhere | None = None
 
 
 class _Typed(NamedTuple):
-    """An expression with its kind; ``constant``: it names no property."""
+    """An expression with its kind; ``constant``: it names no property; ``plain``: of a text, in no order."""
 
     expression: ColumnElement[Any]
     kind: Kind
     constant: Any = None
-
-
-class _Span(NamedTuple):
-    """First and last instant, or day, of something that lasts; both belong to it."""
-
-    first: ColumnElement[Any]
-    last: ColumnElement[Any]
-    kind: Kind
+    plain: ColumnElement[Any] | None = None
 
 
 def condition(
@@ -99,18 +103,6 @@ def condition(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FilterCrs:
-    """A CRS of coordinates as its authority orders them: what brings them to longitude and latitude."""
-
-    name: str
-    to_lon_lat: Transformer
-
-    def lon_lat(self, coordinates: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, Any]:
-        """(n, 2) longitude, latitude of (n, 2) coordinates."""
-        return np.column_stack(self.to_lon_lat.transform(coordinates[:, 0], coordinates[:, 1]))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """A filter as it was parsed: CQL2 JSON, and the CRS of its geometries (None: longitude, latitude)."""
 
@@ -122,9 +114,9 @@ class _Compiler:
     """One filter on its way to SQL."""
 
     def __init__(self, queryables: Mapping[str, Queryable], zone: ZoneInfo, crs: FilterCrs | None) -> None:
-        self._queryables, self._zone, self._crs = queryables, zone, crs
+        self._queryables, self._zone = queryables, zone
+        self._geometries = FilterGeometries(crs)
         self._nodes = 0
-        self._vertices = 0
         self._depth = 0
 
     # --- conditions ------------------------------------------------------------------------------------
@@ -159,6 +151,9 @@ class _Compiler:
             )
 
     def _operation(self, op: str, arguments: list[Any]) -> ColumnElement[bool]:
+        found = self._found_elsewhere(op, arguments)
+        if found is not None:
+            return found
         if op in ("and", "or"):
             _require_number(op, arguments, least=1)
             parts = [self.condition(one) for one in arguments]
@@ -166,13 +161,13 @@ class _Compiler:
         if op == "not":
             _require_number(op, arguments, least=1, most=1)
             return not_(self.condition(arguments[0]))
-        if op in _COMPARISONS:
+        if op in COMPARISONS:
             _require_number(op, arguments, least=2, most=2)
             return self._comparison(op, *self._comparable([self.value(one) for one in arguments], op))
         for names, made in (
-            (_OTHER_CONDITIONS, self._other_condition),
-            (_SPATIAL, self._spatial),
-            (_TEMPORAL, self._temporal),
+            (OTHER_CONDITIONS, self._other_condition),
+            (SPATIAL, self._spatial),
+            (TEMPORAL, self._temporal),
         ):
             if op in names:
                 return made(op, arguments)
@@ -180,10 +175,34 @@ class _Compiler:
             f"the function “{op[:64]}” is unknown, or gives no condition", do="See the API’s conformance."
         )
 
+    def _found_elsewhere(self, op: str, arguments: list[Any]) -> ColumnElement[bool] | None:
+        """A condition on one property that stands elsewhere: looked for there, not looked up for each row."""
+        if op not in COMPARISONS and op not in OTHER_CONDITIONS and op not in TEMPORAL:
+            return None
+        names = _plain_names(arguments)
+        queryable = self._queryables.get(next(iter(names))) if names is not None and len(names) == 1 else None
+        if queryable is None or queryable.elsewhere is None:
+            return None
+        place, usual = queryable.elsewhere, self._queryables
+        self._queryables = {
+            name: Queryable(kind=queryable.kind, expression=place.value) if one is queryable else one
+            for name, one in usual.items()
+        }
+        try:
+            return place.reference.in_(place.rows.where(self._operation(op, arguments)))
+        finally:
+            self._queryables = usual
+
     def _comparison(self, op: str, left: _Typed, right: _Typed) -> ColumnElement[bool]:
         if Kind.GEOMETRY in (left.kind, right.kind) or (left.kind is Kind.BOOLEAN and op not in ("=", "<>")):
             raise FilterUnusable(f"{_article(left.kind)} cannot be compared by “{op}”")
-        return _COMPARISONS[op](left.expression, right.expression)
+        if op in ("=", "<>") and left.kind is Kind.TEXT:
+            # Equality is the same in every order, and only without one an index is used.
+            left, right = (
+                one if one.plain is None else one._replace(expression=one.plain) for one in (left, right)
+            )
+        left, right = _as_short(left, right), _as_short(right, left)
+        return COMPARISONS[op](left.expression, right.expression)
 
     def _other_condition(self, op: str, arguments: list[Any]) -> ColumnElement[bool]:
         if op == "isnull":
@@ -233,7 +252,8 @@ class _Compiler:
         if isinstance(node, str):
             if "\x00" in node:
                 raise FilterUnusable("a text holds the character 0")
-            return _Typed(collate(literal(node, Text), "C"), Kind.TEXT, node)
+            said = literal(node, Text)
+            return _Typed(collate(said, "C"), Kind.TEXT, node, said)
         if isinstance(node, dict):
             if "property" in node:
                 return self._property(node["property"])
@@ -256,19 +276,20 @@ class _Compiler:
                 f"nothing is called “{str(name)[:64]}” here", do=f"Properties: {', '.join(self._queryables)}."
             )
         # By code points, whatever the database sorts by: that is CQL2's order.
-        is_text = found.kind is Kind.TEXT
-        return _Typed(collate(found.expression, "C") if is_text else found.expression, found.kind)
+        if found.kind is Kind.TEXT:
+            return _Typed(collate(found.expression, "C"), found.kind, plain=found.expression)
+        return _Typed(found.expression, found.kind)
 
     def _function(self, op: str, arguments: list[Any]) -> _Typed:
-        if op in _ARITHMETIC:
+        if op in ARITHMETIC:
             return self._arithmetic(op, arguments)
-        if op in _OF_TEXT:
+        if op in OF_TEXT:
             _require_number(op, arguments, least=1, most=1)
             value = self.value(arguments[0])
             if value.kind is not Kind.TEXT:
                 raise FilterUnusable(f"“{op}” takes a text")
-            return _Typed(collate(_OF_TEXT[op](value.expression), "C"), Kind.TEXT)
-        if op in _COMPARISONS or op in _OTHER_CONDITIONS or op in ("and", "or", "not"):
+            return _Typed(collate(OF_TEXT[op](value.expression), "C"), Kind.TEXT)
+        if op in COMPARISONS or op in OTHER_CONDITIONS or op in ("and", "or", "not"):
             return _Typed(self._operation(op, arguments), Kind.BOOLEAN)
         raise FilterUnusable(f"the function “{op[:64]}” is unknown", do="See the API’s conformance.")
 
@@ -281,13 +302,17 @@ class _Compiler:
         parts = [cast(one.expression, Double) for one in values]
         if len(parts) == 1:
             return _Typed(-parts[0], Kind.NUMBER)
-        return _Typed(_ARITHMETIC[op](*parts), Kind.NUMBER)
+        return _Typed(ARITHMETIC[op](*parts), Kind.NUMBER)
 
     def _comparable(self, values: list[_Typed], op: str) -> list[_Typed]:
-        """The values as one kind: texts beside times are read as times, days beside instants are compared as days."""
+        """The values as one kind: texts beside times are read as times, days beside instants are compared as days, 1
+        and 0 beside what is true or false mean that."""
         kinds = {one.kind for one in values}
         if kinds & _TIMES and Kind.TEXT in kinds:
             values = [self._as_time(one) for one in values]
+            kinds = {one.kind for one in values}
+        if Kind.BOOLEAN in kinds:
+            values = [_as_boolean(one) for one in values]
             kinds = {one.kind for one in values}
         if kinds == {Kind.DATE, Kind.INSTANT}:
             return [self._as_day(one) for one in values]
@@ -319,9 +344,9 @@ class _Compiler:
         one, other = (self._span(node) for node in arguments)
         if one.kind is not other.kind:
             one, other = self._as_instants(one), self._as_instants(other)
-        return _TEMPORAL[op](one, other)
+        return TEMPORAL[op](one, other)
 
-    def _span(self, node: Any) -> _Span:
+    def _span(self, node: Any) -> Span:
         if isinstance(node, dict) and "interval" in node:
             ends = node["interval"]
             if not (isinstance(ends, list) and len(ends) == 2):
@@ -332,33 +357,34 @@ class _Compiler:
             value = self._as_time(value)
         if value.kind not in _TIMES:
             raise FilterUnusable(f"{_article(value.kind)} is no time")
-        return _Span(value.expression, value.expression, value.kind)
+        return Span(value.expression, value.expression, value.kind)
 
-    def _interval(self, ends: list[Any]) -> _Span:
+    def _interval(self, ends: list[Any]) -> Span:
         known = [None if end in ("..", "") else self._as_time(self.value(end)) for end in ends]
         kinds = {one.kind for one in known if one is not None}
         if not kinds <= _TIMES:
             raise FilterUnusable("an interval lasts from one time to another")
         first, last = (
-            None if one is None else _Span(one.expression, one.expression, one.kind) for one in known
+            None if one is None else Span(one.expression, one.expression, one.kind) for one in known
         )
         if len(kinds) == 2:
             first, last = (None if one is None else self._as_instants(one) for one in (first, last))
         kind = first.kind if first is not None else last.kind if last is not None else Kind.INSTANT
         unit = Date if kind is Kind.DATE else DateTime(timezone=True)
-        return _Span(
+        return Span(
             cast(literal("-infinity"), unit) if first is None else first.first,
             cast(literal("infinity"), unit) if last is None else last.last,
             kind,
         )
 
-    def _as_instants(self, span: _Span) -> _Span:
+    def _as_instants(self, span: Span) -> Span:
         if span.kind is Kind.INSTANT:
             return span
-        midnight, last = (
-            func.timezone(self._zone.key, cast(day, DateTime())) for day in (span.first, span.last)
+        # The midnight after, not 24 hours later: days on which clocks change are longer, or shorter.
+        first, after = (
+            func.timezone(self._zone.key, cast(day, DateTime())) for day in (span.first, span.last + 1)
         )
-        return _Span(midnight, last + _DAY, Kind.INSTANT)
+        return Span(first, after - timedelta(microseconds=1), Kind.INSTANT)
 
     def _instant(self, said: Any) -> datetime:
         try:
@@ -379,94 +405,36 @@ class _Compiler:
         for value in (one, other):
             if value.kind is not Kind.GEOMETRY:
                 raise FilterUnusable(f"“{op}” takes geometries, not {_article(value.kind)}")
-        result: ColumnElement[bool] = getattr(func, _SPATIAL[op])(one.expression, other.expression)
+        result: ColumnElement[bool] = getattr(func, SPATIAL[op])(one.expression, other.expression)
         return result
 
     def _geometry(self, node: dict[str, Any]) -> ColumnElement[Any]:
-        shape = self._box(node["bbox"]) if "bbox" in node else self._shape(node)
-        bounds = shapely.bounds(shape)
-        if not (np.isfinite(bounds).all() and (np.abs(bounds) <= (180, 90, 180, 90)).all()):
-            raise FilterUnusable(
-                "a geometry is empty, or lies outside of ±180, ±90",
-                do="Give longitude, latitude in degrees, or name the CRS with filter-crs.",
-            )
-        reason = str(shapely.is_valid_reason(shape))
-        if reason != "Valid Geometry":
-            raise FilterUnusable(f"a geometry is not valid: {reason[:120]}", do="Mend it.")
-        ewkb: bytes = shapely.to_wkb(shapely.set_srid(shape, 4326), include_srid=True)
+        shape = shapely.set_srid(self._geometries.shape(node), 4326)
+        ewkb: bytes = shapely.to_wkb(shape, include_srid=True)
         return func.ST_GeomFromEWKB(bindparam(None, ewkb, unique=True))
 
-    def _box(self, corners: Any) -> shapely.Geometry:
-        numbers = _numbers(corners)
-        if len(numbers) == 6:
-            numbers = [numbers[0], numbers[1], numbers[3], numbers[4]]
-        if len(numbers) != 4:
-            raise FilterUnusable("a BBOX has 4 or 6 numbers", do="Write BBOX(west, south, east, north).")
-        west, south, east, north = numbers
-        longest = max(abs(east - west), abs(north - south), 1e-9)
-        if self._crs is not None:
-            # A rectangle there is none here: its border goes along.
-            return self._projected(shapely.segmentize(shapely.box(west, south, east, north), longest / 32))
-        if south > north:
-            raise FilterUnusable("a BBOX has its south above its north")
-        if west > east:
-            return shapely.multipolygons(
-                [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
-            )
-        return _flat_box(west, south, east, north)
 
-    def _shape(self, node: dict[str, Any]) -> shapely.Geometry:
-        self._count_vertices(node)
-        try:
-            made = shapely.force_2d(shapely.geometry.shape(node))
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError, shapely.GEOSException) as error:
-            raise FilterUnusable(f"a geometry cannot be read: {str(error)[:120]}") from None
-        return made if self._crs is None else self._projected(made)
-
-    def _count_vertices(self, node: Any) -> None:
-        numbers = _count_numbers(node.get("coordinates", node.get("geometries", [])))
-        self._vertices += numbers
-        if self._vertices > 3 * _VERTEX_LIMIT:
-            raise FilterUnusable(
-                f"the filter's geometries have more than {_VERTEX_LIMIT:,} vertices", do="Simplify them."
-            )
-
-    def _projected(self, shape: shapely.Geometry) -> shapely.Geometry:
-        assert self._crs is not None
-        return shapely.transform(shape, self._crs.lon_lat)
-
-
-def _flat_box(west: float, south: float, east: float, north: float) -> shapely.Geometry:
-    """A box as what it is: also without width or height."""
-    if west == east and south == north:
-        return shapely.Point(west, south)
-    if west == east or south == north:
-        return shapely.LineString([(west, south), (east, north)])
-    return shapely.box(west, south, east, north)
-
-
-def _numbers(values: Any) -> list[float]:
-    if not isinstance(values, list) or not all(type(one) in (int, float) for one in values):
-        raise FilterUnusable("a BBOX is a list of numbers")
-    if not all(math.isfinite(one) for one in values):
-        raise FilterUnusable("a number is not finite")
-    return [float(one) for one in values]
-
-
-def _count_numbers(value: Any) -> int:
-    # Level by level: nothing that a caller sends may exhaust Python's stack.
-    found, level = 0, [value]
-    while level:
+def _plain_names(arguments: list[Any]) -> set[str] | None:
+    """The properties that arguments name; None where something is computed, which may be NULL of its own."""
+    names: set[str] = set()
+    level = arguments
+    for _ in range(DEPTH_LIMIT):
         following: list[Any] = []
         for one in level:
             if isinstance(one, list):
                 following += one
-            elif isinstance(one, dict):
-                following.append(one.get("coordinates", one.get("geometries", [])))
-            else:
-                found += 1
+            elif isinstance(one, dict) and "property" in one:
+                names.add(str(one["property"]))
+            elif isinstance(one, dict) and "op" in one:
+                if str(one["op"]).lower() not in OF_TEXT:
+                    return None
+                following += _arguments(one)
+            elif isinstance(one, dict) and "interval" in one:
+                following.append(one["interval"])
         level = following
-    return found
+        if not level:
+            return names
+    return None
 
 
 def _arguments(node: dict[str, Any]) -> list[Any]:
@@ -491,67 +459,24 @@ def _day(said: Any) -> date:
         raise FilterUnusable(f"“{str(said)[:64]}” is no date", do="Write DATE('2026-01-02').") from None
 
 
+def _as_short(value: _Typed, beside: _Typed) -> _Typed:
+    # A column of short numbers shows 0.8, which in long ones is 0.800000012: it is equal to a short 0.8 only.
+    if (
+        value.kind is not Kind.NUMBER
+        or value.constant is None
+        or not isinstance(beside.expression.type, REAL)
+    ):
+        return value
+    is_short = value.constant == 0 or 1e-37 < abs(value.constant) < 1e38
+    return value._replace(expression=cast(value.expression, REAL)) if is_short else value
+
+
+def _as_boolean(value: _Typed) -> _Typed:
+    # GDAL has no other way to say it.
+    if value.kind is Kind.NUMBER and value.constant in (0, 1):
+        return _Typed(true() if value.constant else false(), Kind.BOOLEAN, bool(value.constant))
+    return value
+
+
 def _article(kind: Kind) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
-
-
-def _without_marks(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Letters without their accents: taken apart, what is put on them goes."""
-    apart = func.normalize(value, text("NFD"))
-    return func.normalize(func.regexp_replace(apart, "[\u0300-\u036f]", "", "g"))
-
-
-def _lower(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    # Letters of every language, whatever the database's own collation knows.
-    return func.lower(collate(value, "und-x-icu"))
-
-
-def _power(base: ColumnElement[Any], exponent: ColumnElement[Any]) -> ColumnElement[Any]:
-    # Where it is no real number it is unknown, not an error.
-    undefined = or_(and_(base == 0, exponent < 0), and_(base < 0, exponent != func.floor(exponent)))
-    return case((undefined, null()), else_=func.power(base, exponent))
-
-
-_COMPARISONS: dict[str, Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]] = {
-    "=": lambda a, b: a == b,
-    "<>": lambda a, b: a != b,
-    "<": lambda a, b: a < b,
-    ">": lambda a, b: a > b,
-    "<=": lambda a, b: a <= b,
-    ">=": lambda a, b: a >= b,
-}
-_OTHER_CONDITIONS = frozenset({"isnull", "like", "between", "in"})
-_OF_TEXT: dict[str, Callable[[ColumnElement[Any]], ColumnElement[Any]]] = {
-    "casei": _lower,
-    "accenti": _without_marks,
-}
-_ARITHMETIC: dict[str, Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[Any]]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a / func.nullif(b, 0),
-    "div": lambda a, b: func.trunc(a / func.nullif(b, 0)),
-    "%": lambda a, b: a - b * func.trunc(a / func.nullif(b, 0)),
-    "^": _power,
-}
-_SPATIAL = {
-    f"s_{name}": f"ST_{name.capitalize()}"
-    for name in ("intersects", "disjoint", "equals", "touches", "crosses", "within", "contains", "overlaps")
-}
-_TEMPORAL: dict[str, Callable[[_Span, _Span], ColumnElement[bool]]] = {
-    "t_after": lambda a, b: a.first > b.last,
-    "t_before": lambda a, b: a.last < b.first,
-    "t_disjoint": lambda a, b: or_(a.last < b.first, a.first > b.last),
-    "t_equals": lambda a, b: and_(a.first == b.first, a.last == b.last),
-    "t_intersects": lambda a, b: and_(a.first <= b.last, a.last >= b.first),
-    "t_contains": lambda a, b: and_(a.first < b.first, a.last > b.last),
-    "t_during": lambda a, b: and_(a.first > b.first, a.last < b.last),
-    "t_finishedby": lambda a, b: and_(a.first < b.first, a.last == b.last),
-    "t_finishes": lambda a, b: and_(a.first > b.first, a.last == b.last),
-    "t_meets": lambda a, b: a.last == b.first,
-    "t_metby": lambda a, b: a.first == b.last,
-    "t_overlappedby": lambda a, b: and_(a.first > b.first, a.first < b.last, a.last > b.last),
-    "t_overlaps": lambda a, b: and_(a.first < b.first, a.last > b.first, a.last < b.last),
-    "t_startedby": lambda a, b: and_(a.first == b.first, a.last > b.last),
-    "t_starts": lambda a, b: and_(a.first == b.first, a.last < b.last),
-}

@@ -3,24 +3,38 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, String, bindparam, cast, func, select
 
 from inventory.store import schema
-from inventory.store.filters import Kind, Queryable
+from inventory.store.filter_operators import Kind
+from inventory.store.filters import Elsewhere, Queryable
 
 GEOMETRY = "geom"
+CITY = bindparam("city_of_filters", type_=BigInteger)
+"""The city's number, which whoever executes a condition sets (``of_city``)."""
+
+
+def of_city(keys: Select[tuple[int, int]], city_id: int) -> Select[tuple[int, int]]:
+    """A statement with conditions on queryables, bound to its city."""
+    return keys.params({CITY.key: city_id})
 
 
 def of_assets() -> Mapping[str, Queryable]:
     """Of assets as they stood: over ``asset_state``."""
     state, asset = schema.asset_state.c, schema.asset
+    # The number, not the state's column: compared with that, all would be looked up for each state.
+    rows = select(asset.c.id).where(asset.c.city_id == CITY)
     public_id = (
         select(asset.c.public_id)
-        .where(asset.c.city_id == state.city_id, asset.c.id == state.asset_id)
+        .where(asset.c.city_id == CITY, asset.c.id == state.asset_id)
         .scalar_subquery()
     )
     return {
-        "id": _of(Kind.TEXT, public_id),
+        "id": Queryable(
+            kind=Kind.TEXT,
+            expression=public_id,
+            elsewhere=Elsewhere(reference=state.asset_id, rows=rows, value=asset.c.public_id),
+        ),
         **_of_states(),
         "first_seen": _of(Kind.INSTANT, state.first_seen),
         "last_seen": _of(Kind.INSTANT, state.last_seen),
@@ -50,6 +64,7 @@ def of_observations() -> Mapping[str, Queryable]:
         .where(survey.c.id == seen.survey_id)
         .scalar_subquery()
     )
+    surveys = select(survey.c.id).join(scene, survey.c.scene_id == scene.c.id).where(survey.c.city_id == CITY)
     return {
         "id": _of(Kind.TEXT, cast(seen.id, String)),
         "class": _of(Kind.TEXT, seen["class"]),
@@ -58,7 +73,11 @@ def of_observations() -> Mapping[str, Queryable]:
         "height_m": _of(Kind.NUMBER, seen.height_m),
         "position_error_m": _of(Kind.NUMBER, seen.error_m),
         "plausible": _of(Kind.BOOLEAN, seen.plausible),
-        "taken_at": _of(Kind.INSTANT, taken_at),
+        "taken_at": Queryable(
+            kind=Kind.INSTANT,
+            expression=taken_at,
+            elsewhere=Elsewhere(reference=seen.survey_id, rows=surveys, value=scene.c.taken_at),
+        ),
         GEOMETRY: _of(Kind.GEOMETRY, seen.geom),
     }
 
@@ -76,7 +95,7 @@ def of_areas() -> Mapping[str, Queryable]:
         "parent_code": _of(Kind.TEXT, version.parent_code),
         "valid_from": _of(Kind.DATE, func.lower(version.valid)),
         "valid_to": _of(Kind.DATE, func.upper(version.valid) - 1),
-        "area_m2": _of(Kind.NUMBER, version.area_m2),
+        "area_m2": _of(Kind.NUMBER, func.round(version.area_m2)),
         GEOMETRY: _of(Kind.GEOMETRY, version.geom),
     }
 

@@ -74,6 +74,27 @@ def test_gdal_pushes_a_box_and_an_equality_down(service: Service) -> None:
     assert (len(named["ids"]), named["classes"]) == (2, ["car"])
 
 
+@pytest.mark.parametrize(
+    ("where", "ids"),
+    [
+        ("width_m > 1 AND class ILIKE 'TR%'", ["a00001", "a00002", "a00004", "a00006"]),
+        ("verified = 1", ["a00004"]),
+        ("first_seen > '2025/12/31 00:00:00'", ["a00004"]),
+        ("NOT (first_missed IS NULL)", []),
+    ],
+)
+def test_gdal_sends_its_filters_along(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, ids: list[str]
+) -> None:
+    told = tmp_path / "told.txt"
+    monkeypatch.setenv("CPL_DEBUG", "ON")
+    monkeypatch.setenv("CPL_LOG", str(told))
+
+    assert sorted(read(service, "town", layer="assets", where=where)["ids"]) == ids
+    assert "filter-lang=cql-text" in told.read_text()
+    assert "client side" not in told.read_text()
+
+
 @pytest.mark.parametrize("layer", ["areas", "surveys"])
 def test_gdal_reads_the_other_collections(service: Service, layer: str) -> None:
     found = read(service, "town", layer=layer)

@@ -17,7 +17,8 @@ from sqlalchemy import Boolean, Connection, Date, DateTime, Engine, column, crea
 from sqlalchemy.pool import NullPool
 
 from inventory.errors import FilterUnusable
-from inventory.store.filters import Filter, Kind, Queryable, condition
+from inventory.store.filter_operators import Kind
+from inventory.store.filters import Filter, Queryable, condition
 from tests.support.database import DatabaseServer, cloned_database
 
 FILE = "ne110m4cql2.gpkg"
@@ -95,7 +96,8 @@ QUERIES: list[tuple[str, str, int]] = [
     (PLACES, "ACCENTI(name)=accenti('Chisinau')", 1),
     *((PLACES, f"ACCENTI(CASEI(name))=accenti(casei('{name}'))", 1)
       for name in ("chișinău", "chisinau", "CHISINAU", "CHIȘINĂU")),
-    *((PLACES, f"ACCENTI(CASEI(name)) LIKE accenti(casei('{pattern}'))", 2) for pattern in ("Chiș%", "cHis%")),
+    # The annex says 2, of 1 that its data hold.
+    *((PLACES, f"ACCENTI(CASEI(name)) LIKE accenti(casei('{pattern}'))", 1) for pattern in ("Chiș%", "cHis%")),
     (PLACES, "ACCENTI(CASEI(name)) IN (accenti(casei('Kiev')), accenti(casei('chișinău')), accenti(casei('Berlin')),"
              " accenti(casei('athens')), accenti(casei('foo')))", 4),
     (COUNTRIES, "S_INTERSECTS(geom,BBOX(0,40,10,50))", 8),

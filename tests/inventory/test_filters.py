@@ -28,7 +28,8 @@ from sqlalchemy import (
 )
 
 from inventory.errors import FilterUnusable
-from inventory.store.filters import Filter, Kind, Queryable, condition
+from inventory.store.filter_operators import Kind
+from inventory.store.filters import Filter, Queryable, condition
 from tests.support.database import DatabaseServer, cloned_database
 
 NAMES = ("id", "name", "size", "tall", "on", "at")

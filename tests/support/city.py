@@ -196,12 +196,13 @@ def make_city(
     time_zone: str = "Asia/Shanghai",
     box: tuple[float, float, float, float] = (WEST, SOUTH, EAST, NORTH),
     classes: Sequence[str] = ("tree",),
+    metric_crs: str = "EPSG:32647",
 ) -> CityMaker:
     """A city with a boundary, one scene taken at FIRST_LOOK, and one survey of all its ground."""
     sync_asset_classes(connection, shipped_taxonomy().classes.values())
     city = connection.execute(
         insert(schema.city)
-        .values(code=code, name=name, time_zone=time_zone, metric_crs="EPSG:32647", boundary=square(*box))
+        .values(code=code, name=name, time_zone=time_zone, metric_crs=metric_crs, boundary=square(*box))
         .returning(schema.city.c.id)
     ).scalar_one()
     connection.execute(text("SELECT urban_inventory.city_create(:id)"), {"id": city})
