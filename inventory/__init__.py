@@ -35,4 +35,5 @@ __all__ = [
     "reviewing",
     "showing",
     "store",
+    "tiling",
 ]

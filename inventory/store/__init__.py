@@ -18,5 +18,4 @@ __all__ = [
     "server",
     "states",
     "surveys",
-    "tiles",
 ]

@@ -2,9 +2,10 @@
 
 How many a tile holds comes from the packed leaves (``leaf_rows.py``) and their deltas, in one snapshot, so that the
 counts of all tiles of a zoom add up to what is listed. A tile of few is read from the states, with what is known of
-each. PostGIS encodes both.
+each. PostGIS encodes both. The caller's transactions must see one snapshot, here and in all functions.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, text
 
-from inventory.domain.boxes import ground_of
+from inventory.domain.boxes import ground_of, unit_box
 from inventory.domain.evidence import Floats, Integers, to_micros
 from inventory.domain.quadtree import SOUTH, UNITS_PER_DEGREE, WEST
 from inventory.domain.tiles import EXTENT, Tile, clustered
@@ -42,12 +43,9 @@ class MadeTile:
 
 
 def assets_tile(connection: Connection, tile: Tile, wanted: TileWanted) -> MadeTile:
-    """The layer ``assets`` of a tile: points, or clusters with ``count`` and a count of each class.
-
-    The transaction must see one snapshot.
-    """
-    held = [_held(connection, tile, name, wanted) for name in wanted.classes]
-    total = sum(int(counts.sum()) for _, _, counts in held)
+    """The layer ``assets`` of a tile: points, or clusters with ``count`` and a count of each class."""
+    held = _held(connection, tile, wanted)
+    total = _sum(held)
     if total <= 0:
         return MadeTile(content=b"", assets=0)
     if total <= POINTS_MOST:
@@ -55,44 +53,105 @@ def assets_tile(connection: Connection, tile: Tile, wanted: TileWanted) -> MadeT
     return MadeTile(content=_clusters(connection, tile, wanted, held), assets=total)
 
 
+def assets_in(connection: Connection, tile: Tile, wanted: TileWanted) -> int:
+    """How many assets a tile has."""
+    return _sum(_held(connection, tile, wanted))
+
+
+def classes_held(connection: Connection, city_id: int) -> list[str]:
+    """Classes of which anything is listed, or was."""
+    waiting = text("SELECT DISTINCT class FROM urban_inventory.leaf_delta WHERE city_id = :city")
+    names = connection.execute(waiting, {"city": city_id}).scalars()
+    return sorted({*packed_classes(connection, city_id), *names})
+
+
+_BOX_OF_DELTAS = text(
+    """
+    SELECT min(lon) AS west, min(lat) AS south, max(lon) AS east, max(lat) AS north
+    FROM urban_inventory.leaf_delta WHERE city_id = :city
+    """
+)
+
+
+def box_with_assets(
+    connection: Connection, city_id: int, box: tuple[float, float, float, float]
+) -> tuple[float, float, float, float]:
+    """A box (west, south, east, north; EPSG:4326), grown where something listed, now or ever, lies beyond it."""
+    known = unit_box(*box)
+    boxes = [(known.west, known.south, known.east, known.north)]
+    row = connection.execute(_BOX_OF_DELTAS, {"city": city_id}).one()
+    if row.west is not None:
+        boxes.append(tuple(row))
+    for packed in packed_classes(connection, city_id).values():
+        leaves = packed.leaves
+        ground = packed.part("ground", functools.partial(ground_of, leaves))
+        within = (ground.west >= known.west) & (ground.east <= known.east)
+        within &= (ground.south >= known.south) & (ground.north <= known.north)
+        # A leaf may be far larger than what lies in it.
+        x, y = packed.places(connection, np.flatnonzero(~within))
+        if len(x):
+            boxes.append(
+                (int(x.min()) - WEST, int(y.min()) - SOUTH, int(x.max()) - WEST, int(y.max()) - SOUTH)
+            )
+    west, south, east, north = zip(*boxes, strict=True)
+    lowest, highest = (min(west), min(south)), (max(east), max(north))
+    grown = (part / UNITS_PER_DEGREE for part in (*lowest, *highest))
+    return (
+        min(box[0], next(grown)),
+        min(box[1], next(grown)),
+        max(box[2], next(grown)),
+        max(box[3], next(grown)),
+    )
+
+
 # --- how many, where ------------------------------------------------------------------------------------------
 
+_Held = tuple[Floats, Floats, Integers]
+"""Places in degrees, and how many are listed there: points, and whole leaves as one."""
 _DELTAS = """
-    SELECT lon, lat, sum(listed)::bigint FROM urban_inventory.leaf_delta
-    WHERE city_id = %(city)s AND class = %(class)s AND at <= %(as_of)s
+    SELECT class, lon, lat, sum(listed)::bigint FROM urban_inventory.leaf_delta
+    WHERE city_id = %(city)s AND class = ANY(%(classes)s) AND at <= %(as_of)s
         AND lon BETWEEN %(west)s AND %(east)s AND lat BETWEEN %(south)s AND %(north)s
-    GROUP BY lon, lat
+    GROUP BY class, lon, lat HAVING sum(listed) <> 0
 """
 
 
-def _held(
-    connection: Connection, tile: Tile, name: str, wanted: TileWanted
-) -> tuple[Floats, Floats, Integers]:
-    """Places in degrees and how many of a class are listed there: points, and whole leaves as one."""
-    parts = []
-    packed = packed_classes(connection, wanted.city_id).get(name)
-    if packed is not None:
-        parts += _in_leaves(connection, packed, tile, to_micros(wanted.as_of))
+def _sum(held: Sequence[_Held]) -> int:
+    return sum(int(counts.sum()) for _, _, counts in held)
+
+
+def _held(connection: Connection, tile: Tile, wanted: TileWanted) -> list[_Held]:
+    """What a tile holds of each class wanted."""
     box = tile.units
-    rows = fetched(
-        connection,
-        _DELTAS,
-        {
-            "city": wanted.city_id, "class": name, "as_of": wanted.as_of,
-            "west": box.west, "east": box.east, "south": box.south, "north": box.north,
-        },
-    )  # fmt: skip
-    if rows:
-        lon, lat, counts = (np.array(column, np.float64) for column in zip(*rows, strict=True))
+    asked = {
+        "city": wanted.city_id, "classes": list(wanted.classes), "as_of": wanted.as_of,
+        "west": box.west, "east": box.east, "south": box.south, "north": box.north,
+    }  # fmt: skip
+    waiting: dict[str, list[tuple[Any, ...]]] = {}
+    for name, *row in fetched(connection, _DELTAS, asked):
+        waiting.setdefault(name, []).append(tuple(row))
+    known = packed_classes(connection, wanted.city_id)
+    until = to_micros(wanted.as_of)
+    return [_held_of(connection, tile, known.get(name), waiting.get(name), until) for name in wanted.classes]
+
+
+def _held_of(
+    connection: Connection,
+    tile: Tile,
+    packed: PackedClass | None,
+    waiting: list[tuple[Any, ...]] | None,
+    until: int,
+) -> _Held:
+    parts = [] if packed is None else _in_leaves(connection, packed, tile, until)
+    if waiting:
+        lon, lat, counts = (np.array(column, np.float64) for column in zip(*waiting, strict=True))
         parts.append((lon / UNITS_PER_DEGREE, lat / UNITS_PER_DEGREE, counts.astype(np.int64)))
     nothing = np.empty(0, np.float64)
     lon, lat, counts = (np.concatenate([nothing, *(part[column] for part in parts)]) for column in range(3))
     return lon, lat, counts.astype(np.int64)
 
 
-def _in_leaves(
-    connection: Connection, packed: PackedClass, tile: Tile, until: int
-) -> list[tuple[Floats, Floats, Integers]]:
+def _in_leaves(connection: Connection, packed: PackedClass, tile: Tile, until: int) -> list[_Held]:
     leaves, box = packed.leaves, tile.units
     ground = packed.part("ground", lambda: ground_of(leaves))
     inside, crossed = (rows[leaves.oldest[rows] <= until] for rows in ground.lying(box))
@@ -137,9 +196,12 @@ _POINTS = f"""
             SELECT public_id FROM urban_inventory.asset WHERE city_id = :city AND id = s.asset_id OFFSET 0
         ) a
         WHERE s.city_id = :city AND s.listed AND s.asset_id IS NOT NULL
-            AND s.geom && ST_MakeEnvelope(:west, :south, :east, :north, 4326)
-            AND ST_X(s.geom) BETWEEN :west AND :east AND ST_Y(s.geom) BETWEEN :south AND :north
+            AND s.geom && ST_Expand(ST_MakeEnvelope(:west, :south, :east, :north, 4326), 1e-7)
+            -- Rounded as leaves and deltas have it: so a point is where it was counted, whoever stored it.
+            AND round(ST_X(s.geom) * 1e7) BETWEEN :first_lon AND :last_lon
+            AND round(ST_Y(s.geom) * 1e7) BETWEEN :first_lat AND :last_lat
             AND s.class = ANY(CAST(:classes AS text[])) AND (VALID)
+        ORDER BY s.asset_id
     ) t
 """
 _POINTS_OF = {
@@ -156,6 +218,7 @@ def _points(connection: Connection, tile: Tile, wanted: TileWanted) -> bytes:
         "city": wanted.city_id, "zoom": tile.zoom, "column": tile.column, "row": tile.row,
         "west": box.west / UNITS_PER_DEGREE, "south": box.south / UNITS_PER_DEGREE,
         "east": box.east / UNITS_PER_DEGREE, "north": box.north / UNITS_PER_DEGREE,
+        "first_lon": box.west, "last_lon": box.east, "first_lat": box.south, "last_lat": box.north,
         "classes": list(wanted.classes),
     }  # fmt: skip
     if not wanted.now:
@@ -167,7 +230,7 @@ def _clusters(
     connection: Connection,
     tile: Tile,
     wanted: TileWanted,
-    held: Sequence[tuple[Floats, Floats, Integers]],
+    held: Sequence[_Held],
 ) -> bytes:
     lon, lat = (np.concatenate([part[column] for part in held]) for column in (0, 1))
     counts = np.zeros((len(lon), len(held)), np.int64)
@@ -209,37 +272,80 @@ def _array(values: Integers) -> str:
 
 # --- areas ------------------------------------------------------------------------------------------------------
 
-_AREAS = text(
-    f"""
-    SELECT ST_AsMVT(t, 'areas', {EXTENT}, 'geom') FROM (
-        SELECT ST_AsMVTGeom(ST_Transform(ST_Intersection(v.geom, e.around), 3857),
-                ST_TileEnvelope(:zoom, :column, :row), {EXTENT}, 64, true) AS geom,
-            v.code, v.name, v.level, c.counts
-        FROM urban_inventory.area_version v
-        CROSS JOIN (
-            SELECT ST_Expand(ST_MakeEnvelope(:west, :south, :east, :north, 4326), (:east - :west) / 16) AS around
-        ) e
-        LEFT JOIN unnest(CAST(:codes AS text[]), CAST(:counts AS text[])) AS said (code, counts) ON said.code = v.code
-        CROSS JOIN LATERAL (SELECT CAST(said.counts AS jsonb) AS counts) c
-        WHERE v.city_id = :city AND v.level = :level AND v.valid @> CAST(:on AS date)
-            AND ST_Intersects(v.geom, e.around)
-    ) t WHERE geom IS NOT NULL
+_AREAS_IN = text(
+    """
+    SELECT v.id, v.code FROM urban_inventory.area_version v
+    WHERE v.city_id = :city AND v.level = :level AND v.valid @> CAST(:on AS date)
+        AND ST_Intersects(v.geom, ST_Expand(ST_MakeEnvelope(:west, :south, :east, :north, 4326), 1e-6))
+    ORDER BY v.code, v.id
     """
 )
+# Clipped before they are projected, with room around: a border along the edge of a tile is nobody's border.
+_AREAS = text(
+    """
+    WITH named AS (
+        SELECT v.geom, v.code, v.name, v.level, CAST(said.counts AS jsonb) AS counts
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:counts AS text[])) WITH ORDINALITY AS said (id, counts, number)
+        JOIN urban_inventory.area_version v ON v.id = said.id
+        ORDER BY said.number
+    ), around AS (
+        SELECT Box2D(ST_Expand(ST_MakeEnvelope(:west, :south, :east, :north, 4326), :margin)) AS box
+    ), tile AS (
+        SELECT ST_TileEnvelope(:zoom, :column, :row) AS box
+    ), outlines AS (
+        SELECT ST_AsMVT(t, 'areas', :extent, 'geom') AS made FROM (
+            SELECT ST_AsMVTGeom(ST_Transform(ST_ClipByBox2D(n.geom, around.box), 3857), tile.box, :extent,
+                    :extent / 64, true) AS geom, n.code, n.name, n.level, n.counts
+            FROM named n, around, tile
+        ) t WHERE t.geom IS NOT NULL
+    ), labels AS (
+        SELECT ST_AsMVT(t, 'area_labels', :extent, 'geom') AS made FROM (
+            SELECT ST_AsMVTGeom(ST_Transform(p.geom, 3857), tile.box, :extent, 64, false) AS geom,
+                n.code, n.name, n.level, n.counts
+            FROM named n CROSS JOIN tile
+            CROSS JOIN LATERAL (SELECT ST_PointOnSurface(n.geom) AS geom OFFSET 0) p
+            WHERE round(ST_X(p.geom) * 1e7) BETWEEN :first_lon AND :last_lon
+                AND round(ST_Y(p.geom) * 1e7) BETWEEN :first_lat AND :last_lat
+        ) t
+    )
+    SELECT coalesce(outlines.made, '') || coalesce(labels.made, '') FROM outlines, labels
+    """
+)
+_EXTENTS = (EXTENT, EXTENT // 4, EXTENT // 8)
+"""Steps of a tile of areas; fewer, up to one a pixel, where it would be too large."""
+AREA_BYTES_MOST = 400_000
+
+
+def areas_in(connection: Connection, tile: Tile, city_id: int, level: str, on: date) -> list[tuple[int, str]]:
+    """Number and code of each area of a level that touches a tile on a city-local date."""
+    asked = {"city": city_id, "level": level, "on": on, **_edges(tile)}
+    return [(row.id, row.code) for row in connection.execute(_AREAS_IN, asked)]
 
 
 def areas_tile(
-    connection: Connection, tile: Tile, city_id: int, level: str, on: date, counts: dict[str, str]
+    connection: Connection, tile: Tile, areas: Sequence[int], counts: Sequence[str | None]
 ) -> bytes:
-    """The layer ``areas`` of a tile: polygons of a level with their counts.
+    """The layers ``areas`` and ``area_labels`` of a tile: outlines, and one point of each area, with their counts.
 
     Args:
-        counts: by code, a JSON object of what is told of the area's counts.
+        areas: their numbers, as ``areas_in`` gives them.
+        counts: of each, a JSON object of what is told of its counts.
     """
-    west, south, east, north = tile.box
-    parameters = {
-        "city": city_id, "level": level, "on": on, "zoom": tile.zoom, "column": tile.column, "row": tile.row,
-        "west": west, "south": south, "east": east, "north": north,
-        "codes": list(counts), "counts": list(counts.values()),
-    }  # fmt: skip
-    return bytes(connection.execute(_AREAS, parameters).scalar_one() or b"")
+    box, edges = tile.units, _edges(tile)
+    made = b""
+    for extent in _EXTENTS:
+        asked = {
+            "ids": list(areas), "counts": list(counts), "extent": extent,
+            "zoom": tile.zoom, "column": tile.column, "row": tile.row,
+            "margin": (edges["east"] - edges["west"]) / 16,
+            "first_lon": box.west, "last_lon": box.east, "first_lat": box.south, "last_lat": box.north,
+            **edges,
+        }  # fmt: skip
+        made = bytes(connection.execute(_AREAS, asked).scalar_one())
+        if len(made) <= AREA_BYTES_MOST:
+            break
+    return made
+
+
+def _edges(tile: Tile) -> dict[str, float]:
+    return dict(zip(("west", "south", "east", "north"), tile.box, strict=True))

@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import pyogrio
 import pytest
 from sqlalchemy import text
 
@@ -20,6 +19,7 @@ from inventory.store import tiles
 from inventory.store.database import Database, Patience
 from tests.api.conftest import Service
 from tests.support.city import make_city
+from tests.support.map_tiles import counted, decoded
 from tests.support.server import served
 
 ROOT = "/cities/grown"
@@ -75,15 +75,6 @@ def _again(connection: Any, code: str) -> Any:
     return CityMaker(connection=connection, id=row.id, code=code, survey_id=row.survey_id, made=row.made)
 
 
-def decoded(content: bytes, folder: Path, layer: str = "assets", tile: Tile | None = None) -> Any:
-    """A tile's layer as GDAL reads it; in degrees where the tile is named."""
-    file = folder / "tile.pbf"
-    file.write_bytes(content)
-    where = {} if tile is None else {"X": tile.column, "Y": tile.row, "Z": tile.zoom}
-    frame = pyogrio.read_dataframe(f"MVT:{file}", layer=layer, use_arrow=False, **where)
-    return frame if tile is None else frame.to_crs(4326)
-
-
 def tiles_of(client: httpx.Client, zoom: int, query: str = "") -> Iterator[tuple[Tile, bytes]]:
     """All tiles of a zoom that are not empty."""
     found = client.get(ASSETS.rpartition("/")[0]).json()["tilesets"][0]["tileMatrixSetLimits"][zoom]
@@ -95,10 +86,6 @@ def tiles_of(client: httpx.Client, zoom: int, query: str = "") -> Iterator[tuple
             if answer.status_code == 200:
                 assert answer.headers["content-type"] == MVT
                 yield Tile(zoom, column, row), answer.content
-
-
-def counted(frame: Any) -> int:
-    return int(frame["count"].sum()) if "count" in frame.columns else len(frame)
 
 
 @pytest.mark.usefixtures("grown")
@@ -161,21 +148,19 @@ def test_a_decision_is_in_the_tile_at_once_and_changes_its_tag(
     before = service.get(path)
     assert service.get(path, if_none_match=before.headers["etag"]).status_code == 304
     say = (
-        "UPDATE urban_inventory.asset_state SET listed = {} WHERE id = (SELECT max(s.id)"
-        " FROM urban_inventory.asset_state s JOIN urban_inventory.city c ON c.id = s.city_id"
-        " WHERE c.code = 'grown' AND s.class = 'tree' AND s.valid_to IS NULL)"
+        "UPDATE urban_inventory.asset_state SET listed = :listed WHERE city_id = :city AND id = (SELECT max(id)"
+        " FROM urban_inventory.asset_state WHERE city_id = :city AND class = 'tree' AND valid_to IS NULL)"
     )
     with grown.transaction(Patience.JOB) as connection:
-        connection.execute(text(say.format("false")))
+        city = _again(connection, "grown").id
+        connection.execute(text(say), {"listed": False, "city": city})
     try:
         after = service.get(path, if_none_match=before.headers["etag"])
         assert after.status_code == 200
         assert counted(decoded(after.content, tmp_path)) == counted(decoded(before.content, tmp_path)) - 1
     finally:
         with grown.transaction(Patience.JOB) as connection:
-            connection.execute(
-                text("UPDATE urban_inventory.asset_state SET listed = true WHERE class = 'bench'")
-            )
+            connection.execute(text(say), {"listed": True, "city": city})
 
 
 @pytest.mark.usefixtures("grown")
@@ -183,7 +168,7 @@ def test_tilejson_gives_addresses_that_may_be_kept_for_good(service: Service) ->
     document = service.get(f"{ROOT}/tiles/WebMercatorQuad/tilejson").json()
     assert document["tilejson"] == "3.0.0"
     assert "tileSize" not in document
-    assert [layer["id"] for layer in document["vector_layers"]] == ["assets", "areas"]
+    assert [layer["id"] for layer in document["vector_layers"]] == ["assets", "areas", "area_labels"]
     (template,) = document["tiles"]
     assert template.startswith(f"{service.url}/cities/")
     west, south, east, north = document["bounds"]
