@@ -148,6 +148,17 @@ class Tiling:
         """How many assets a tile has, as points or in clusters."""
         return tiles.assets_in(self._connection, tile, self._wanted)
 
+    def is_clustered(self, tile: Tile) -> bool:
+        """Whether it has more assets than it shows one by one."""
+        return self.assets_in(tile) > tiles.POINTS_MOST
+
+    def has_anything(self, tile: Tile) -> bool:
+        """Whether it, or a deeper one within it, may have anything: areas are small from afar, and levels differ."""
+        return self.limits(tile.zoom).hold(tile) and bool(
+            tiles.areas_in(self._connection, tile, self._city.id, self._asked.level, self._asked.day)
+            or self.assets_in(tile)
+        )
+
     def areas_at(self, tile: Tile) -> list[tuple[int, str]]:
         """Number and code of each area in a tile, of the level that its zoom shows."""
         level = self._level(tile.zoom)

@@ -275,7 +275,7 @@ def _array(values: Integers) -> str:
 _AREAS_IN = text(
     """
     SELECT v.id, v.code FROM urban_inventory.area_version v
-    WHERE v.city_id = :city AND v.level = :level AND v.valid @> CAST(:on AS date)
+    WHERE v.city_id = :city AND v.level = coalesce(:level, v.level) AND v.valid @> CAST(:on AS date)
         AND ST_Intersects(v.geom, ST_Expand(ST_MakeEnvelope(:west, :south, :east, :north, 4326), 1e-6))
     ORDER BY v.code, v.id
     """
@@ -316,8 +316,10 @@ _EXTENTS = (EXTENT, EXTENT // 4, EXTENT // 8)
 AREA_BYTES_MOST = 400_000
 
 
-def areas_in(connection: Connection, tile: Tile, city_id: int, level: str, on: date) -> list[tuple[int, str]]:
-    """Number and code of each area of a level that touches a tile on a city-local date."""
+def areas_in(
+    connection: Connection, tile: Tile, city_id: int, level: str | None, on: date
+) -> list[tuple[int, str]]:
+    """Number and code of each area of a level (None: of any) that touches a tile on a city-local date."""
     asked = {"city": city_id, "level": level, "on": on, **_edges(tile)}
     return [(row.id, row.code) for row in connection.execute(_AREAS_IN, asked)]
 
