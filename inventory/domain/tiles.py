@@ -16,7 +16,8 @@ from inventory.domain.evidence import Floats, Integers
 EXTENT = 4096
 """Steps of a tile's own coordinates, from west to east and from north to south."""
 DEEPEST_ZOOM = 22
-CLUSTERS_A_SIDE = 32
+CLUSTERS_A_SIDE = 16
+"""Maps draw a tile with 512 pixels a side: a cluster has 32 of them, room for its number."""
 _LAST_LATITUDE = 85.0511287
 """Where the square ends; what lies beyond belongs to the outermost tiles."""
 
