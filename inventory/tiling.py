@@ -22,7 +22,7 @@ from inventory.store import features, tiles
 from inventory.store.database import Connection
 from inventory.store.features import CityOnPage
 from inventory.store.known import known_city
-from inventory.store.tiles import TileWanted
+from inventory.store.tiles import CityLeaves, TileWanted
 
 FIRST_ZOOM, LAST_ZOOM = 0, 18
 """Zooms that clients are told of; they draw those beyond from the last: a step of it is 4 cm."""
@@ -84,7 +84,7 @@ class Tiling:
         self._connection = connection
         self._city = city
         self._asked = asked
-        self._known = known_city(connection, city.code)
+        self._known = known_city(connection, city.code, now=(city.id, city.version))
         self._levels: list[str] = self._known.part("levels", lambda: features.levels_of(connection, city.id))
         if asked.level is not None and asked.level not in self._levels:
             raise UnknownName(
@@ -113,8 +113,13 @@ class Tiling:
     def box(self) -> tuple[float, float, float, float]:
         """West, south, east, north of all that tiles show; degrees, EPSG:4326."""
         found: tuple[float, float, float, float] = self._part(
-            "box", lambda: tiles.box_with_assets(self._connection, self._city.id, self._city.box)
+            "box", lambda: tiles.box_with_assets(self._connection, self._leaves, self._city.box)
         )
+        return found
+
+    @cached_property
+    def _leaves(self) -> CityLeaves:
+        found: CityLeaves = self._part("leaves", lambda: tiles.city_leaves(self._connection, self._city.id))
         return found
 
     def limits(self, zoom: int) -> TileLimits:
@@ -139,14 +144,14 @@ class Tiling:
             )
         content = b""
         if TiledLayer.ASSETS in self._asked.layers:
-            content += tiles.assets_tile(self._connection, tile, self._wanted).content
+            content += tiles.assets_tile(self._connection, self._leaves, tile, self._wanted).content
         if TiledLayer.AREAS in self._asked.layers:
             content += self._areas(tile)
         return content
 
     def assets_in(self, tile: Tile) -> int:
         """How many assets a tile has, as points or in clusters."""
-        return tiles.assets_in(self._connection, tile, self._wanted)
+        return tiles.assets_in(self._connection, self._leaves, tile, self._wanted)
 
     def is_clustered(self, tile: Tile) -> bool:
         """Whether it has more assets than it shows one by one."""

@@ -5,8 +5,7 @@ counts of all tiles of a zoom add up to what is listed. A tile of few is read fr
 each. PostGIS encodes both. The caller's transactions must see one snapshot, here and in all functions.
 """
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -14,10 +13,11 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, text
 
-from inventory.domain.boxes import ground_of, unit_box
+from inventory.domain.boxes import GroundOfLeaves, UnitBox, ground_of, unit_box
 from inventory.domain.evidence import Floats, Integers, to_micros
 from inventory.domain.quadtree import SOUTH, UNITS_PER_DEGREE, WEST
-from inventory.domain.tiles import EXTENT, Tile, clustered
+from inventory.domain.tiles import CLUSTERS_A_SIDE, EXTENT, Tile, cells_of, clustered
+from inventory.store.boxes import listed_in_leaves
 from inventory.store.leaf_rows import PackedClass, fetched, packed_classes
 
 POINTS_MOST = 2_000
@@ -42,27 +42,17 @@ class MadeTile:
     assets: int
 
 
-def assets_tile(connection: Connection, tile: Tile, wanted: TileWanted) -> MadeTile:
-    """The layer ``assets`` of a tile: points, or clusters with ``count`` and a count of each class."""
-    held = _held(connection, tile, wanted)
-    total = _sum(held)
-    if total <= 0:
-        return MadeTile(content=b"", assets=0)
-    if total <= POINTS_MOST:
-        return MadeTile(content=_points(connection, tile, wanted), assets=total)
-    return MadeTile(content=_clusters(connection, tile, wanted, held), assets=total)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CityLeaves:
+    """What a city's tiles are counted from, as long as it has the same version.
 
+    Attributes:
+        packed: its packed classes, by name.
+        waiting: where deltas lie that are not packed yet; None: there are none.
+    """
 
-def assets_in(connection: Connection, tile: Tile, wanted: TileWanted) -> int:
-    """How many assets a tile has."""
-    return _sum(_held(connection, tile, wanted))
-
-
-def classes_held(connection: Connection, city_id: int) -> list[str]:
-    """Classes of which anything is listed, or was."""
-    waiting = text("SELECT DISTINCT class FROM urban_inventory.leaf_delta WHERE city_id = :city")
-    names = connection.execute(waiting, {"city": city_id}).scalars()
-    return sorted({*packed_classes(connection, city_id), *names})
+    packed: Mapping[str, PackedClass]
+    waiting: UnitBox | None
 
 
 _BOX_OF_DELTAS = text(
@@ -73,34 +63,62 @@ _BOX_OF_DELTAS = text(
 )
 
 
+def city_leaves(connection: Connection, city_id: int) -> CityLeaves:
+    """What a city's tiles are counted from, in the version that the transaction sees."""
+    row = connection.execute(_BOX_OF_DELTAS, {"city": city_id}).one()
+    waiting = (
+        None if row.west is None else UnitBox(west=row.west, south=row.south, east=row.east, north=row.north)
+    )
+    return CityLeaves(packed=packed_classes(connection, city_id), waiting=waiting)
+
+
+def assets_tile(connection: Connection, leaves: CityLeaves, tile: Tile, wanted: TileWanted) -> MadeTile:
+    """The layer ``assets`` of a tile: points, or clusters with ``count`` and a count of each class."""
+    total = assets_in(connection, leaves, tile, wanted)
+    if total <= 0:
+        return MadeTile(content=b"", assets=0)
+    if total <= POINTS_MOST:
+        return MadeTile(content=_points(connection, tile, wanted), assets=total)
+    return MadeTile(content=_clusters(connection, leaves, tile, wanted), assets=total)
+
+
+def assets_in(connection: Connection, leaves: CityLeaves, tile: Tile, wanted: TileWanted) -> int:
+    """How many assets a tile has."""
+    packed, until = leaves.packed, to_micros(wanted.as_of)
+    known = [packed[name] for name in wanted.classes if name in packed]
+    count = sum(listed_in_leaves(connection, one, tile.units, until) for one in known)
+    return count + sum(listed for _, _, _, listed in _deltas(connection, leaves, tile, wanted))
+
+
+def classes_held(connection: Connection, city_id: int) -> list[str]:
+    """Classes of which anything is listed, or was."""
+    waiting = text("SELECT DISTINCT class FROM urban_inventory.leaf_delta WHERE city_id = :city")
+    names = connection.execute(waiting, {"city": city_id}).scalars()
+    return sorted({*packed_classes(connection, city_id), *names})
+
+
 def box_with_assets(
-    connection: Connection, city_id: int, box: tuple[float, float, float, float]
+    connection: Connection, leaves: CityLeaves, box: tuple[float, float, float, float]
 ) -> tuple[float, float, float, float]:
     """A box (west, south, east, north; EPSG:4326), grown where something listed, now or ever, lies beyond it."""
     known = unit_box(*box)
-    boxes = [(known.west, known.south, known.east, known.north)]
-    row = connection.execute(_BOX_OF_DELTAS, {"city": city_id}).one()
-    if row.west is not None:
-        boxes.append(tuple(row))
-    for packed in packed_classes(connection, city_id).values():
-        leaves = packed.leaves
-        ground = packed.part("ground", functools.partial(ground_of, leaves))
+    boxes = [known] if leaves.waiting is None else [known, leaves.waiting]
+    for packed in leaves.packed.values():
+        ground = _ground(packed)
         within = (ground.west >= known.west) & (ground.east <= known.east)
         within &= (ground.south >= known.south) & (ground.north <= known.north)
         # A leaf may be far larger than what lies in it.
         x, y = packed.places(connection, np.flatnonzero(~within))
         if len(x):
+            lon, lat = x.astype(np.int64) - WEST, y.astype(np.int64) - SOUTH
             boxes.append(
-                (int(x.min()) - WEST, int(y.min()) - SOUTH, int(x.max()) - WEST, int(y.max()) - SOUTH)
+                UnitBox(west=int(lon.min()), south=int(lat.min()), east=int(lon.max()), north=int(lat.max()))
             )
-    west, south, east, north = zip(*boxes, strict=True)
-    lowest, highest = (min(west), min(south)), (max(east), max(north))
-    grown = (part / UNITS_PER_DEGREE for part in (*lowest, *highest))
     return (
-        min(box[0], next(grown)),
-        min(box[1], next(grown)),
-        max(box[2], next(grown)),
-        max(box[3], next(grown)),
+        min(box[0], min(one.west for one in boxes) / UNITS_PER_DEGREE),
+        min(box[1], min(one.south for one in boxes) / UNITS_PER_DEGREE),
+        max(box[2], max(one.east for one in boxes) / UNITS_PER_DEGREE),
+        max(box[3], max(one.north for one in boxes) / UNITS_PER_DEGREE),
     )
 
 
@@ -116,58 +134,48 @@ _DELTAS = """
 """
 
 
-def _sum(held: Sequence[_Held]) -> int:
-    return sum(int(counts.sum()) for _, _, counts in held)
+def _ground(packed: PackedClass) -> GroundOfLeaves:
+    return packed.part("ground", lambda: ground_of(packed.leaves))
 
 
-def _held(connection: Connection, tile: Tile, wanted: TileWanted) -> list[_Held]:
-    """What a tile holds of each class wanted."""
-    box = tile.units
+def _deltas(
+    connection: Connection, leaves: CityLeaves, tile: Tile, wanted: TileWanted
+) -> list[tuple[str, int, int, int]]:
+    """Class, units and number of what is listed, or no longer, in a tile and not packed yet."""
+    box, near = tile.units, leaves.waiting
+    if near is None or near.west > box.east or near.east < box.west:
+        return []
+    if near.south > box.north or near.north < box.south:
+        return []
     asked = {
         "city": wanted.city_id, "classes": list(wanted.classes), "as_of": wanted.as_of,
         "west": box.west, "east": box.east, "south": box.south, "north": box.north,
     }  # fmt: skip
-    waiting: dict[str, list[tuple[Any, ...]]] = {}
-    for name, *row in fetched(connection, _DELTAS, asked):
-        waiting.setdefault(name, []).append(tuple(row))
-    known = packed_classes(connection, wanted.city_id)
-    until = to_micros(wanted.as_of)
-    return [_held_of(connection, tile, known.get(name), waiting.get(name), until) for name in wanted.classes]
-
-
-def _held_of(
-    connection: Connection,
-    tile: Tile,
-    packed: PackedClass | None,
-    waiting: list[tuple[Any, ...]] | None,
-    until: int,
-) -> _Held:
-    parts = [] if packed is None else _in_leaves(connection, packed, tile, until)
-    if waiting:
-        lon, lat, counts = (np.array(column, np.float64) for column in zip(*waiting, strict=True))
-        parts.append((lon / UNITS_PER_DEGREE, lat / UNITS_PER_DEGREE, counts.astype(np.int64)))
-    nothing = np.empty(0, np.float64)
-    lon, lat, counts = (np.concatenate([nothing, *(part[column] for part in parts)]) for column in range(3))
-    return lon, lat, counts.astype(np.int64)
+    return [(name, lon, lat, int(listed)) for name, lon, lat, listed in fetched(connection, _DELTAS, asked)]
 
 
 def _in_leaves(connection: Connection, packed: PackedClass, tile: Tile, until: int) -> list[_Held]:
-    leaves, box = packed.leaves, tile.units
-    ground = packed.part("ground", lambda: ground_of(leaves))
+    leaves, ground, box = packed.leaves, _ground(packed), tile.units
     inside, crossed = (rows[leaves.oldest[rows] <= until] for rows in ground.lying(box))
-    # A leaf as large as a cluster's cell would be put where few of its points are.
-    narrow = (ground.east - ground.west)[inside] < (box.east - box.west) / 64
-    whole, split = inside[narrow], np.union1d(inside[~narrow], crossed)
-    middle_lon = (ground.west[whole] + ground.east[whole]) / 2 / UNITS_PER_DEGREE
-    middle_lat = (ground.south[whole] + ground.north[whole]) / 2 / UNITS_PER_DEGREE
-    parts = [(middle_lon, middle_lat, _listed_then(connection, packed, whole, until))]
+    # What lies in one cell of a tile need not be known by place, nor what is far smaller than one.
+    west, east, south, north = (
+        part[inside] / UNITS_PER_DEGREE for part in (ground.west, ground.east, ground.south, ground.north)
+    )
+    in_one = cells_of(tile, west, north) == cells_of(tile, east, south)
+    in_one |= (east - west) * UNITS_PER_DEGREE < (box.east - box.west) / (4 * CLUSTERS_A_SIDE)
+    whole, split = inside[in_one], np.union1d(inside[~in_one], crossed)
+    middle = ((west + east)[in_one] / 2, (south + north)[in_one] / 2)
+    parts: list[_Held] = [(*middle, _listed_then(connection, packed, whole, until))]
     if len(split):
         x, y = packed.places(connection, split)
         lon, lat = x.astype(np.int64) - WEST, y.astype(np.int64) - SOUTH
-        changes = packed.changes(connection, split)
-        counts = np.where(changes["at"] <= until, changes["listed"], 0).astype(np.int64)
-        held = box.holds(lon, lat) & (counts != 0)
-        parts.append((lon[held] / UNITS_PER_DEGREE, lat[held] / UNITS_PER_DEGREE, counts[held]))
+        held = box.holds(lon, lat)
+        if ((leaves.plain[split] > 0) & (leaves.newest[split] <= until)).all():
+            counts = np.ones(int(held.sum()), np.int64)
+        else:
+            changes = packed.changes(connection, split)[held]
+            counts = np.where(changes["at"] <= until, changes["listed"], 0).astype(np.int64)
+        parts.append((lon[held] / UNITS_PER_DEGREE, lat[held] / UNITS_PER_DEGREE, counts))
     return parts
 
 
@@ -201,7 +209,6 @@ _POINTS = f"""
             AND round(ST_X(s.geom) * 1e7) BETWEEN :first_lon AND :last_lon
             AND round(ST_Y(s.geom) * 1e7) BETWEEN :first_lat AND :last_lat
             AND s.class = ANY(CAST(:classes AS text[])) AND (VALID)
-        ORDER BY s.asset_id
     ) t
 """
 _POINTS_OF = {
@@ -226,16 +233,21 @@ def _points(connection: Connection, tile: Tile, wanted: TileWanted) -> bytes:
     return bytes(connection.execute(_POINTS_OF[wanted.now], parameters).scalar_one() or b"")
 
 
-def _clusters(
-    connection: Connection,
-    tile: Tile,
-    wanted: TileWanted,
-    held: Sequence[_Held],
-) -> bytes:
-    lon, lat = (np.concatenate([part[column] for part in held]) for column in (0, 1))
-    counts = np.zeros((len(lon), len(held)), np.int64)
+def _clusters(connection: Connection, leaves: CityLeaves, tile: Tile, wanted: TileWanted) -> bytes:
+    until = to_micros(wanted.as_of)
+    parts = [
+        (number, part)
+        for number, name in enumerate(wanted.classes)
+        if name in leaves.packed
+        for part in _in_leaves(connection, leaves.packed[name], tile, until)
+    ]
+    for name, east, north, listed in _deltas(connection, leaves, tile, wanted):
+        place = np.array([[east], [north]]) / UNITS_PER_DEGREE
+        parts.append((wanted.classes.index(name), (place[0], place[1], np.array([listed]))))
+    lon, lat = (np.concatenate([part[column] for _, part in parts]) for column in (0, 1))
+    counts = np.zeros((len(lon), len(wanted.classes)), np.int64)
     begin = 0
-    for number, (_, _, mine) in enumerate(held):
+    for number, (_, _, mine) in parts:
         counts[begin : begin + len(mine), number] = mine
         begin += len(mine)
     made = clustered(tile, lon, lat, counts)
