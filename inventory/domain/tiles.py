@@ -115,7 +115,10 @@ class Clusters:
 
 def cells_of(tile: Tile, lon: Floats, lat: Floats) -> Integers:
     """(n,) which of a tile's cells, row by row from its north-west, places in degrees lie in, or nearest to."""
-    x, y = tile.steps(lon, lat)
+    return _cells(*tile.steps(lon, lat))
+
+
+def _cells(x: Floats, y: Floats) -> Integers:
     column, row = (
         np.clip(part * (CLUSTERS_A_SIDE / EXTENT), 0, CLUSTERS_A_SIDE - 1).astype(np.int64) for part in (x, y)
     )
@@ -129,8 +132,8 @@ def clustered(tile: Tile, lon: Floats, lat: Floats, counts: Integers) -> Cluster
         lon, lat: (n,) degrees.
         counts: (n, classes) how many stand at each.
     """
-    at, all_cells = cells_of(tile, lon, lat), CLUSTERS_A_SIDE**2
     x, y = tile.steps(lon, lat)
+    at, all_cells = _cells(x, y), CLUSTERS_A_SIDE**2
     # Sums of whole numbers are exact as floats, up to 2**53.
     summed = np.column_stack([np.bincount(at, weights=each, minlength=all_cells) for each in counts.T])
     # What was counted away again weighs nothing.

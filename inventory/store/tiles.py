@@ -157,12 +157,12 @@ def _deltas(
 def _in_leaves(connection: Connection, packed: PackedClass, tile: Tile, until: int) -> list[_Held]:
     leaves, ground, box = packed.leaves, _ground(packed), tile.units
     inside, crossed = (rows[leaves.oldest[rows] <= until] for rows in ground.lying(box))
-    # What lies in one cell of a tile need not be known by place, nor what is far smaller than one.
+    # What lies in one cell of a tile need not be known by place, nor what is smaller than half a one.
     west, east, south, north = (
         part[inside] / UNITS_PER_DEGREE for part in (ground.west, ground.east, ground.south, ground.north)
     )
     in_one = cells_of(tile, west, north) == cells_of(tile, east, south)
-    in_one |= (east - west) * UNITS_PER_DEGREE < (box.east - box.west) / (4 * CLUSTERS_A_SIDE)
+    in_one |= (east - west) * UNITS_PER_DEGREE < (box.east - box.west) / (2 * CLUSTERS_A_SIDE)
     whole, split = inside[in_one], np.union1d(inside[~in_one], crossed)
     middle = ((west + east)[in_one] / 2, (south + north)[in_one] / 2)
     parts: list[_Held] = [(*middle, _listed_then(connection, packed, whole, until))]
