@@ -280,7 +280,9 @@ def _tile(
         content = tiling.tile(asked)
     headers = {"Cache-Control": KEPT_FOR_GOOD} if version == _version(shown) else {}
     if not content:
-        return Response(status_code=204, headers=headers)
+        # Kept like any other: most tiles of a wide city are empty.
+        kept = {"ETag": request.state.etag, "Cache-Control": "private, no-cache", **headers}
+        return Response(status_code=204, headers=kept)
     return Response(content, media_type=MVT, headers=headers)
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from api.app import create_app
-from api.ogc.tiles import MVT
+from api.ogc.tiles import KEPT_FOR_GOOD, MVT
 from api.settings import Settings
 from inventory.domain.tiles import Tile, tile_of
 from inventory.packing import pack_waiting
@@ -185,6 +185,24 @@ def test_tilejson_gives_addresses_that_may_be_kept_for_good(service: Service) ->
 
 
 @pytest.mark.usefixtures("grown")
+def test_tilejson_hands_on_what_it_was_asked_for_and_whose_imagery_it_is(
+    service: Service, tmp_path: Path
+) -> None:
+    asked = "class=tree&datetime=2026-02-01&level=district"
+    document = service.get(f"{ROOT}/tiles/WebMercatorQuad/tilejson?{asked}&token=secret").json()
+    (template,) = document["tiles"]
+    assert template.partition("?")[2].startswith(f"{asked}&v=")
+    # Maps show it as HTML.
+    assert document["attribution"] == "Test &lt;b&gt;Fliers&lt;/b&gt;, CC BY 4.0"
+    fields = {layer["id"]: set(layer["fields"]) for layer in document["vector_layers"]}
+    assert {"id", "class", "count"} <= fields["assets"]
+    assert {"code", "name", "count", "coverage", "tree_count"} <= fields["areas"] == fields["area_labels"]
+    tile = tile_of(100.05, 22.05, 6)
+    answer = service.client.get(template.format(z=6, y=tile.row, x=tile.column))
+    assert counted(decoded(answer.content, tmp_path)) == MANY + 50
+
+
+@pytest.mark.usefixtures("grown")
 def test_a_tile_within_limits_without_anything_is_empty_and_one_beyond_is_none(service: Service) -> None:
     limits = service.get(f"{ROOT}/collections/assets/tiles").json()["tilesets"][0]["tileMatrixSetLimits"]
     for zoom in (3, 12, 18):
@@ -197,7 +215,13 @@ def test_a_tile_within_limits_without_anything_is_empty_and_one_beyond_is_none(s
         for row, column in ((one["maxTileRow"] + 1, one["minTileCol"]), (2147483647, 2147483647), (-1, 0)):
             assert service.get(f"{ASSETS}/{zoom}/{row}/{column}").status_code == 404
     corner = limits[18]
-    assert service.get(f"{ASSETS}/18/{corner['maxTileRow']}/{corner['minTileCol']}").status_code == 204
+    path = f"{ASSETS}/18/{corner['maxTileRow']}/{corner['minTileCol']}"
+    empty = service.get(path)
+    assert (empty.status_code, empty.headers["cache-control"]) == (204, "private, no-cache")
+    assert service.get(path, if_none_match=empty.headers["etag"]).status_code == 304
+    (template,) = service.get(f"{ASSETS}/tilejson").json()["tiles"]
+    for_good = service.client.get(template.format(z=18, y=corner["maxTileRow"], x=corner["minTileCol"]))
+    assert (for_good.status_code, for_good.headers["cache-control"]) == (204, KEPT_FOR_GOOD)
 
 
 @pytest.mark.usefixtures("grown")
@@ -212,6 +236,10 @@ def test_a_tile_within_limits_without_anything_is_empty_and_one_beyond_is_none(s
         ("collections/assets/tiles/WebMercatorQuad/0/0/0?datetime=2026-01-01/2026-02-01", 400),
         ("collections/assets/tiles/WebMercatorQuad/0/0/0?colour=red", 400),
         ("collections/areas/tiles/WebMercatorQuad/0/0/0?level=moon", 404),
+        ("collections/assets/tiles/WebMercatorQuad/0/0/0?class=dragon", 404),
+        ("tiles/WebMercatorQuad/tilejson?class=dragon", 404),
+        ("tiles/WebMercatorQuad/tilejson?datetime=yesterday", 400),
+        ("tiles/WebMercatorQuad/99999999999999999999999/0/0", 404),
         ("tileMatrixSets/none", 404),
     ],
 )
