@@ -46,11 +46,8 @@ def scene_tilejson(request: Request, store: Store, city: str, scene: str, grid: 
         found = get_scene(connection, shown, scene)
     west, south, east, north = shapely.bounds(found.footprint).tolist()
     address = f"{city_url(request, shown.code)}/scenes/{scene}/tiles/{GRID}"
-    return JSONResponse(
-        _document(
-            shown, address, f"Scene {scene}", (west, south, east, north), escape(found.attribution or ""), 0
-        )
-    )
+    said = escape(", ".join(each for each in (found.attribution, found.licence) if each))
+    return JSONResponse(_document(shown, address, f"Scene {scene}", (west, south, east, north), said, 0))
 
 
 @router.get("/cities/{city}/imagery/tiles/{grid}/tilejson", responses=_TILEJSON, response_class=JSONResponse)
