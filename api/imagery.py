@@ -1,6 +1,5 @@
 """Raster tiles of the imagery that was counted: scene by scene, and of the city as of a date."""
 
-from html import escape
 from typing import Annotated, Any
 
 import shapely
@@ -16,9 +15,9 @@ from detection.errors import CallerError, UnknownName
 from detection.imagery.map_tiles import SIZES_PX, Picture
 from inventory.domain.tiles import Tile
 from inventory.showing import city_tile, scene_preview, scene_tile, scenes_in
+from inventory.store import features
 from inventory.store.catalogue import get_scene
 from inventory.store.features import CityOnPage
-from inventory.tiling import attribution
 
 router = APIRouter(tags=["imagery"])
 
@@ -46,8 +45,9 @@ def scene_tilejson(request: Request, store: Store, city: str, scene: str, grid: 
         found = get_scene(connection, shown, scene)
     west, south, east, north = shapely.bounds(found.footprint).tolist()
     address = f"{city_url(request, shown.code)}/scenes/{scene}/tiles/{GRID}"
-    said = escape(", ".join(each for each in (found.attribution, found.licence) if each))
-    return JSONResponse(_document(shown, address, f"Scene {scene}", (west, south, east, north), said, 0))
+    return JSONResponse(
+        _document(shown, address, f"Scene {scene}", (west, south, east, north), found.attribution or "", 0)
+    )
 
 
 @router.get("/cities/{city}/imagery/tiles/{grid}/tilejson", responses=_TILEJSON, response_class=JSONResponse)
@@ -56,7 +56,8 @@ def city_tilejson(request: Request, store: Store, city: str, grid: str) -> Respo
     require_grid(grid)
     with store.transaction(read_only=True) as connection:
         shown = city_asked(request, connection, city)
-        told = attribution(connection, shown.code)
+        named = features.attributions(connection, shown.code)
+    told = "; ".join(dict.fromkeys(said for _, said, _, _ in named if said))
     address = f"{city_url(request, shown.code)}/imagery/tiles/{GRID}"
     return JSONResponse(
         _document(shown, address, f"Imagery of {shown.name}", shown.box, told, _FIRST_OF_CITY)

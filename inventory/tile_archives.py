@@ -4,6 +4,7 @@ The tiles are those that the service gives out (``tiling.py``), as of one instan
 """
 
 import gzip
+import html
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from inventory.store import features
 from inventory.store.database import Database, Patience
 from inventory.store.features import CityOnPage
 from inventory.store.states import end_of_day
-from inventory.tiling import LAST_ZOOM, TiledLayer, TilesAsked, Tiling, attribution
+from inventory.tiling import LAST_ZOOM, TiledLayer, TilesAsked, Tiling, attributions
 
 FINE_ZOOM = 15
 """A file goes at least so deep: a step of its tiles is 0.3 m at the equator, and maps draw deeper zooms from them."""
@@ -75,7 +76,7 @@ def export_tiles(
         )
         tiling = Tiling(connection, city, asked)
         deepest = _deepest(tiling)
-        said = _metadata(city, tiling, attribution(connection, city.code), day)
+        said = _metadata(city, tiling, attributions(connection, city.code), day)
         written = _write(tiling, deepest, said, file)
         assets = tiling.assets_in(_WHOLE)
     return ArchivedTiles(
@@ -164,12 +165,13 @@ def _zoom_of_whole(tiling: Tiling) -> int:
     return zoom
 
 
-def _metadata(city: CityOnPage, tiling: Tiling, said: str, day: date) -> dict[str, Any]:
+def _metadata(city: CityOnPage, tiling: Tiling, said: list[str], day: date) -> dict[str, Any]:
     return {
         "name": city.name,
         "description": f"What is listed in {city.name} as of {day.isoformat()}, and counts by area.",
         "version": f"{city.version}.{day.isoformat()}",
-        "attribution": said,
+        # As HTML, which is how maps show it.
+        "attribution": html.escape("; ".join(said)),
         "type": "overlay",
         "format": "pbf",
         "generator": "urban-inventory",

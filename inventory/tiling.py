@@ -4,7 +4,6 @@ The service and files (``tile_archives.py``) give out the same tiles, from here.
 kept as long as the city has the same version (``store/known.py``).
 """
 
-import html
 from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -245,13 +244,13 @@ _ASSET_FIELDS = {
 _AREA_FIELDS = {"code": _TEXT, "name": _TEXT, "level": _TEXT}
 
 
-def attribution(connection: Connection, city_code: str) -> str:
-    """Whose imagery is behind the tiles, and its licences, as HTML, which is how maps show what TileJSON says."""
+def attributions(connection: Connection, city_code: str) -> list[str]:
+    """Whose imagery is behind the tiles, each once, with its licence."""
     said = [
         f"{said or source}, {licence}" if licence else said or source
         for source, said, licence, _ in features.attributions(connection, city_code)
     ]
-    return html.escape("; ".join(dict.fromkeys(said)))
+    return list(dict.fromkeys(said))
 
 
 def _stands(name: str) -> bool:

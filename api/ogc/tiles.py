@@ -4,7 +4,9 @@ Addresses that TileJSON gives out carry the version of the city (``v``), so that
 be kept for good; without it a tile is kept and asked about again, by its entity tag.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
+from html import escape
 from typing import Annotated, Any
 
 import morecantile
@@ -23,7 +25,7 @@ from detection.errors import CallerError, UnknownName
 from inventory.domain.tiles import DEEPEST_ZOOM, Tile
 from inventory.store.database import Connection, Database
 from inventory.store.features import CityOnPage
-from inventory.tiling import FIRST_ZOOM, LAST_ZOOM, TiledLayer, TilesAsked, Tiling, attribution
+from inventory.tiling import FIRST_ZOOM, LAST_ZOOM, TiledLayer, TilesAsked, Tiling, attributions
 
 router = APIRouter(tags=["tiles"])
 
@@ -208,14 +210,14 @@ def _tilejson(
     with store.transaction(read_only=True) as connection:
         shown = city_asked(request, connection, city)
         tiling = _tiling(connection, shown, layers, class_=class_, datetime=datetime, level=level)
-        said = attribution(connection, shown.code)
+        said = attributions(connection, shown.code)
         bounds, fields = tiling.box, tiling.fields()
     template = f"{_address(request, shown, collection)}/{GRID}/{{z}}/{{y}}/{{x}}"
     asked = {"class": class_, "datetime": datetime, "level": level, "v": _version(shown)}
     document = {
         "tilejson": "3.0.0",
         "name": _title(shown, collection),
-        "attribution": said,
+        "attribution": attribution_html(said),
         "scheme": "xyz",
         "tiles": [
             with_query(template, [(name, value) for name, value in asked.items() if value is not None])
@@ -322,6 +324,11 @@ def _layers(collection: str | None) -> tuple[TiledLayer, ...]:
             f"“{collection[:64]}” has no tiles", do=f"Collections with tiles: {', '.join(TiledLayer)}."
         )
     return (TiledLayer(collection),)
+
+
+def attribution_html(said: Iterable[str | None]) -> str:
+    """Whom to name, each once, as TileJSON has it: maps put it into their pages as HTML, so it must be inert."""
+    return escape("; ".join(dict.fromkeys(one for one in said if one)))
 
 
 def require_grid(grid: str) -> None:
