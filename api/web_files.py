@@ -19,6 +19,9 @@ _MEDIA_TYPES = {
     ".txt": "text/plain; charset=utf-8",
 }
 
+# A worker obeys the policy of its own script, not the page's: the map's fetches tiles.
+_SCRIPT_POLICY = "default-src 'none'; script-src 'self'; connect-src 'self'; frame-ancestors 'none'"
+
 
 @router.get("/static/{path:path}")
 def web_file(path: str, v: str | None = None) -> Response:
@@ -27,9 +30,10 @@ def web_file(path: str, v: str | None = None) -> Response:
     media_type = _MEDIA_TYPES.get(f".{path.rpartition('.')[2]}")
     if file is None or media_type is None:
         raise UnknownName("no such file of the pages", do="Run scripts/setup if the map is missing.")
-    return Response(
-        file.read_bytes(), media_type=media_type, headers={"Cache-Control": "public, max-age=300"}
-    )
+    headers = {"Cache-Control": "public, max-age=300"}
+    if media_type.startswith("text/javascript"):
+        headers["Content-Security-Policy"] = _SCRIPT_POLICY
+    return Response(file.read_bytes(), media_type=media_type, headers=headers)
 
 
 def _file_at(path: str) -> Traversable | None:

@@ -35,4 +35,6 @@ __all__ = [
     "reviewing",
     "showing",
     "store",
+    "tile_archives",
+    "tiling",
 ]

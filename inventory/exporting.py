@@ -1,10 +1,11 @@
 """The inventory as a file for other programs: GeoJSON, GeoPackage, FlatGeobuf, GeoParquet, CSV.
 
 By default a file holds what is listed, so that its rows are the count. Rows are read and written some
-thousands at a time: memory does not grow with the city.
+thousands at a time: memory does not grow with the city. Its tiles as a file: ``tile_archives.py``.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -38,8 +39,11 @@ class ExportFormat(StrEnum):
     FLATGEOBUF = "flatgeobuf"
     GEOPARQUET = "geoparquet"
     CSV = "csv"
+    PMTILES = "pmtiles"
 
 
+TABLES = tuple(form for form in ExportFormat if form is not ExportFormat.PMTILES)
+"""Formats with a row for each asset."""
 _SUFFIXES = {
     ".geojson": ExportFormat.GEOJSON,
     ".json": ExportFormat.GEOJSON,
@@ -48,6 +52,7 @@ _SUFFIXES = {
     ".parquet": ExportFormat.GEOPARQUET,
     ".geoparquet": ExportFormat.GEOPARQUET,
     ".csv": ExportFormat.CSV,
+    ".pmtiles": ExportFormat.PMTILES,
 }
 
 _FILE_FORMS = {
@@ -129,6 +134,7 @@ def export_assets(
     """Writes assets with all that is public about them; an earlier file is replaced once all is written.
 
     Args:
+        form: one of ``TABLES``.
         classes: those exported; None: all that the city counts of what stands.
         area: code of an area whose assets alone are wanted.
         as_of: a local date of the city, meaning its end; None: today there.
@@ -212,7 +218,8 @@ def _write(batches: Iterable[list[AssetRow]], levels: list[str], file: Path, for
             do="Name another place with -o.",
         ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
     return counted.rows
 
 

@@ -37,6 +37,7 @@ def landing(request: Request, store: Store, city: str) -> Response:
     with store.transaction(read_only=True) as connection:
         shown = city_asked(request, connection, city)
         imagery = features.attributions(connection, city)
+        levels = features.levels_of(connection, shown.id) if wants_html(request) else []
     if not wants_html(request):
         return JSONResponse(documents.landing(request, shown))
     known = shipped_taxonomy().classes
@@ -51,6 +52,7 @@ def landing(request: Request, store: Store, city: str) -> Response:
             key=lambda each: (each.kind is ClassKind.MOBILE, each.name),
         ),
         imagery=imagery,
+        levels=levels,
     )
 
 

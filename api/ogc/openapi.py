@@ -113,7 +113,7 @@ def _tiles(root: str, name: str) -> _Json:
             f"{name}.vector.getTileSet", "A tileset", _ok(JSON, "object"), grid, tag="tiles"
         ),
         f"{root}/tiles/{{grid}}/tilejson": _get(
-            f"{name}.vector.getTileJson", "TileJSON", _ok(JSON, "object"), grid, tag="tiles"
+            f"{name}.vector.getTileJson", "TileJSON", _ok(JSON, "object"), [*grid, *conditions], tag="tiles"
         ),
         f"{root}/tiles/{{grid}}/{{tileMatrix}}/{{tileRow}}/{{tileCol}}": tile,
     }

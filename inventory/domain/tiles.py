@@ -16,7 +16,8 @@ from inventory.domain.evidence import Floats, Integers
 EXTENT = 4096
 """Steps of a tile's own coordinates, from west to east and from north to south."""
 DEEPEST_ZOOM = 22
-CLUSTERS_A_SIDE = 32
+CLUSTERS_A_SIDE = 16
+"""Maps draw a tile with 512 pixels a side: a cluster has 32 of them, room for its number."""
 _LAST_LATITUDE = 85.0511287
 """Where the square ends; what lies beyond belongs to the outermost tiles."""
 
@@ -112,6 +113,18 @@ class Clusters:
     counts: Integers
 
 
+def cells_of(tile: Tile, lon: Floats, lat: Floats) -> Integers:
+    """(n,) which of a tile's cells, row by row from its north-west, places in degrees lie in, or nearest to."""
+    return _cells(*tile.steps(lon, lat))
+
+
+def _cells(x: Floats, y: Floats) -> Integers:
+    column, row = (
+        np.clip(part * (CLUSTERS_A_SIDE / EXTENT), 0, CLUSTERS_A_SIDE - 1).astype(np.int64) for part in (x, y)
+    )
+    return np.asarray(row * CLUSTERS_A_SIDE + column, np.int64)
+
+
 def clustered(tile: Tile, lon: Floats, lat: Floats, counts: Integers) -> Clusters:
     """The clusters of places in a tile, each at the mean of what it holds.
 
@@ -120,16 +133,12 @@ def clustered(tile: Tile, lon: Floats, lat: Floats, counts: Integers) -> Cluster
         counts: (n, classes) how many stand at each.
     """
     x, y = tile.steps(lon, lat)
-    cell_of = (
-        np.clip(part / EXTENT * CLUSTERS_A_SIDE, 0, CLUSTERS_A_SIDE - 1).astype(np.int64) for part in (x, y)
-    )
-    column, row = cell_of
-    cells, at = np.unique(row * CLUSTERS_A_SIDE + column, return_inverse=True)
-    summed = np.zeros((len(cells), counts.shape[1]), np.int64)
-    np.add.at(summed, at, counts)
+    at, all_cells = _cells(x, y), CLUSTERS_A_SIDE**2
+    # Sums of whole numbers are exact as floats, up to 2**53.
+    summed = np.column_stack([np.bincount(at, weights=each, minlength=all_cells) for each in counts.T])
     # What was counted away again weighs nothing.
     weight = np.maximum(counts.sum(axis=1), 0).astype(np.float64)
-    whole = np.maximum(np.bincount(at, weights=weight, minlength=len(cells)), 1e-9)
-    mean_x, mean_y = (np.bincount(at, weights=part * weight, minlength=len(cells)) / whole for part in (x, y))
+    whole = np.maximum(np.bincount(at, weights=weight, minlength=all_cells), 1e-9)
+    mean_x, mean_y = (np.bincount(at, weights=part * weight, minlength=all_cells) / whole for part in (x, y))
     kept = (summed != 0).any(axis=1)
-    return Clusters(x=mean_x[kept], y=mean_y[kept], counts=summed[kept])
+    return Clusters(x=mean_x[kept], y=mean_y[kept], counts=summed[kept].astype(np.int64))

@@ -20,5 +20,4 @@ __all__ = [
     "server",
     "states",
     "surveys",
-    "tiles",
 ]

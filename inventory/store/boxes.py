@@ -32,7 +32,9 @@ def listed_in_box(
     """
     units, until = unit_box(*box), to_micros(as_of)
     packed = packed_classes(connection, city_id)
-    count = sum(_in_leaves(connection, packed[name], units, until) for name in classes if name in packed)
+    count = sum(
+        listed_in_leaves(connection, packed[name], units, until) for name in classes if name in packed
+    )
     asked = {
         "city": city_id, "classes": list(classes), "as_of": as_of,
         "west": units.west, "south": units.south, "east": units.east, "north": units.north,
@@ -41,7 +43,8 @@ def listed_in_box(
     return count + int(waiting)
 
 
-def _in_leaves(connection: Connection, packed: PackedClass, box: UnitBox, until: int) -> int:
+def listed_in_leaves(connection: Connection, packed: PackedClass, box: UnitBox, until: int) -> int:
+    """How many of a class leaves have in a box at an instant (microseconds); deltas not among them."""
     known = packed.leaves
     inside, crossed = packed.part("ground", lambda: ground_of(known)).lying(box)
     inside, crossed = (rows[known.oldest[rows] <= until] for rows in (inside, crossed))

@@ -74,14 +74,17 @@ class _Kept:
 _KEPT: WeakKeyDictionary[Engine, _Kept] = WeakKeyDictionary()
 
 
-def known_city(connection: Connection, code: str) -> KnownCity:
+def known_city(connection: Connection, code: str, *, now: tuple[int, int] | None = None) -> KnownCity:
     """The city with this code as a transaction sees it that only reads, and sees one snapshot.
+
+    Args:
+        now: its number and version (``cities.version_of``), where the transaction has read them already.
 
     Raises:
         UnknownName: there is none; the message lists those that exist.
     """
     kept = _KEPT.setdefault(connection.engine, _Kept())
-    found, now = kept.get(code), cities.version_of(connection, code)
+    found, now = kept.get(code), now or cities.version_of(connection, code)
     if found is not None and now == (found.city.id, found.version):
         return found
     city = cities.get_city(connection, code)

@@ -180,3 +180,15 @@ def test_models_are_compared_and_chosen_and_chosen_back(
     assert same["error"]["code"] == "bad_request"
     nobody = answer(capsys, "models", "compare", "cubes", "nobody", exit_code=1)
     assert nobody["error"]["code"] == "unknown_name"
+
+
+def test_export_of_pmtiles_says_what_the_file_has_and_takes_no_conditions_of_tables(
+    town: Town, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = town.folder / "town.pmtiles"
+    assert f"{len(GRID)} assets in" in words(capsys, "export", "-o", str(file))
+    said = answer(capsys, "export", "-o", str(file))
+    assert (said["format"], said["assets"], said["deepest_zoom"]) == ("pmtiles", len(GRID), 15)
+    assert said["bytes"] == file.stat().st_size
+    refused = words(capsys, "export", "-o", str(file), "--area", "W", exit_code=1)
+    assert "--area" in refused

@@ -7,12 +7,11 @@ from typing import Any
 
 import httpx
 import numpy as np
-import pyogrio
 import pytest
 from sqlalchemy import text
 
 from api.app import create_app
-from api.ogc.tiles import MVT
+from api.ogc.tiles import KEPT_FOR_GOOD, MVT
 from api.settings import Settings
 from inventory.domain.tiles import Tile, tile_of
 from inventory.packing import pack_waiting
@@ -20,6 +19,7 @@ from inventory.store import tiles
 from inventory.store.database import Database, Patience
 from tests.api.conftest import Service
 from tests.support.city import make_city
+from tests.support.map_tiles import counted, decoded
 from tests.support.server import served
 
 ROOT = "/cities/grown"
@@ -75,15 +75,6 @@ def _again(connection: Any, code: str) -> Any:
     return CityMaker(connection=connection, id=row.id, code=code, survey_id=row.survey_id, made=row.made)
 
 
-def decoded(content: bytes, folder: Path, layer: str = "assets", tile: Tile | None = None) -> Any:
-    """A tile's layer as GDAL reads it; in degrees where the tile is named."""
-    file = folder / "tile.pbf"
-    file.write_bytes(content)
-    where = {} if tile is None else {"X": tile.column, "Y": tile.row, "Z": tile.zoom}
-    frame = pyogrio.read_dataframe(f"MVT:{file}", layer=layer, use_arrow=False, **where)
-    return frame if tile is None else frame.to_crs(4326)
-
-
 def tiles_of(client: httpx.Client, zoom: int, query: str = "") -> Iterator[tuple[Tile, bytes]]:
     """All tiles of a zoom that are not empty."""
     found = client.get(ASSETS.rpartition("/")[0]).json()["tilesets"][0]["tileMatrixSetLimits"][zoom]
@@ -95,10 +86,6 @@ def tiles_of(client: httpx.Client, zoom: int, query: str = "") -> Iterator[tuple
             if answer.status_code == 200:
                 assert answer.headers["content-type"] == MVT
                 yield Tile(zoom, column, row), answer.content
-
-
-def counted(frame: Any) -> int:
-    return int(frame["count"].sum()) if "count" in frame.columns else len(frame)
 
 
 @pytest.mark.usefixtures("grown")
@@ -161,21 +148,19 @@ def test_a_decision_is_in_the_tile_at_once_and_changes_its_tag(
     before = service.get(path)
     assert service.get(path, if_none_match=before.headers["etag"]).status_code == 304
     say = (
-        "UPDATE urban_inventory.asset_state SET listed = {} WHERE id = (SELECT max(s.id)"
-        " FROM urban_inventory.asset_state s JOIN urban_inventory.city c ON c.id = s.city_id"
-        " WHERE c.code = 'grown' AND s.class = 'tree' AND s.valid_to IS NULL)"
+        "UPDATE urban_inventory.asset_state SET listed = :listed WHERE city_id = :city AND id = (SELECT max(id)"
+        " FROM urban_inventory.asset_state WHERE city_id = :city AND class = 'tree' AND valid_to IS NULL)"
     )
     with grown.transaction(Patience.JOB) as connection:
-        connection.execute(text(say.format("false")))
+        city = _again(connection, "grown").id
+        connection.execute(text(say), {"listed": False, "city": city})
     try:
         after = service.get(path, if_none_match=before.headers["etag"])
         assert after.status_code == 200
         assert counted(decoded(after.content, tmp_path)) == counted(decoded(before.content, tmp_path)) - 1
     finally:
         with grown.transaction(Patience.JOB) as connection:
-            connection.execute(
-                text("UPDATE urban_inventory.asset_state SET listed = true WHERE class = 'bench'")
-            )
+            connection.execute(text(say), {"listed": True, "city": city})
 
 
 @pytest.mark.usefixtures("grown")
@@ -183,7 +168,7 @@ def test_tilejson_gives_addresses_that_may_be_kept_for_good(service: Service) ->
     document = service.get(f"{ROOT}/tiles/WebMercatorQuad/tilejson").json()
     assert document["tilejson"] == "3.0.0"
     assert "tileSize" not in document
-    assert [layer["id"] for layer in document["vector_layers"]] == ["assets", "areas"]
+    assert [layer["id"] for layer in document["vector_layers"]] == ["assets", "areas", "area_labels"]
     (template,) = document["tiles"]
     assert template.startswith(f"{service.url}/cities/")
     west, south, east, north = document["bounds"]
@@ -200,6 +185,24 @@ def test_tilejson_gives_addresses_that_may_be_kept_for_good(service: Service) ->
 
 
 @pytest.mark.usefixtures("grown")
+def test_tilejson_hands_on_what_it_was_asked_for_and_whose_imagery_it_is(
+    service: Service, tmp_path: Path
+) -> None:
+    asked = "class=tree&datetime=2026-02-01&level=district"
+    document = service.get(f"{ROOT}/tiles/WebMercatorQuad/tilejson?{asked}&token=secret").json()
+    (template,) = document["tiles"]
+    assert template.partition("?")[2].startswith(f"{asked}&v=")
+    # Maps show it as HTML.
+    assert document["attribution"] == "Test &lt;b&gt;Fliers&lt;/b&gt;, CC BY 4.0"
+    fields = {layer["id"]: set(layer["fields"]) for layer in document["vector_layers"]}
+    assert {"id", "class", "count"} <= fields["assets"]
+    assert {"code", "name", "count", "coverage", "tree_count"} <= fields["areas"] == fields["area_labels"]
+    tile = tile_of(100.05, 22.05, 6)
+    answer = service.client.get(template.format(z=6, y=tile.row, x=tile.column))
+    assert counted(decoded(answer.content, tmp_path)) == MANY + 50
+
+
+@pytest.mark.usefixtures("grown")
 def test_a_tile_within_limits_without_anything_is_empty_and_one_beyond_is_none(service: Service) -> None:
     limits = service.get(f"{ROOT}/collections/assets/tiles").json()["tilesets"][0]["tileMatrixSetLimits"]
     for zoom in (3, 12, 18):
@@ -212,7 +215,13 @@ def test_a_tile_within_limits_without_anything_is_empty_and_one_beyond_is_none(s
         for row, column in ((one["maxTileRow"] + 1, one["minTileCol"]), (2147483647, 2147483647), (-1, 0)):
             assert service.get(f"{ASSETS}/{zoom}/{row}/{column}").status_code == 404
     corner = limits[18]
-    assert service.get(f"{ASSETS}/18/{corner['maxTileRow']}/{corner['minTileCol']}").status_code == 204
+    path = f"{ASSETS}/18/{corner['maxTileRow']}/{corner['minTileCol']}"
+    empty = service.get(path)
+    assert (empty.status_code, empty.headers["cache-control"]) == (204, "private, no-cache")
+    assert service.get(path, if_none_match=empty.headers["etag"]).status_code == 304
+    (template,) = service.get(f"{ASSETS}/tilejson").json()["tiles"]
+    for_good = service.client.get(template.format(z=18, y=corner["maxTileRow"], x=corner["minTileCol"]))
+    assert (for_good.status_code, for_good.headers["cache-control"]) == (204, KEPT_FOR_GOOD)
 
 
 @pytest.mark.usefixtures("grown")
@@ -227,6 +236,10 @@ def test_a_tile_within_limits_without_anything_is_empty_and_one_beyond_is_none(s
         ("collections/assets/tiles/WebMercatorQuad/0/0/0?datetime=2026-01-01/2026-02-01", 400),
         ("collections/assets/tiles/WebMercatorQuad/0/0/0?colour=red", 400),
         ("collections/areas/tiles/WebMercatorQuad/0/0/0?level=moon", 404),
+        ("collections/assets/tiles/WebMercatorQuad/0/0/0?class=dragon", 404),
+        ("tiles/WebMercatorQuad/tilejson?class=dragon", 404),
+        ("tiles/WebMercatorQuad/tilejson?datetime=yesterday", 400),
+        ("tiles/WebMercatorQuad/99999999999999999999999/0/0", 404),
         ("tileMatrixSets/none", 404),
     ],
 )

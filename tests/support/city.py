@@ -75,7 +75,8 @@ class CityMaker:
         **state: Any,
     ) -> None:
         """Assets of one kind; mobile classes get states without an asset (R10)."""
-        mobile = shipped_taxonomy().classes[class_].kind == "mobile"
+        known = shipped_taxonomy().classes.get(class_)
+        mobile = known is not None and known.kind == "mobile"
         sizes = {"error_m": 1.0, "width_m": 5.0, "height_m": 4.5, "score": 0.8}
         places = [
             {"class": class_, "geom": f"SRID=4326;POINT({lon} {lat})", "x": lon, "y": lat, **sizes}

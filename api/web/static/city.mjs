@@ -3,16 +3,17 @@
 import { showDetails } from "./details.mjs";
 
 const MOST = 10000;
-const MOST_LABELS = 40;
-// An area narrower than this on the screen gets no label.
-const LEAST_WIDTH_PX = 34;
+// Room around a thing of which only its place in a tile is known, in degrees, and the steps of a tile: 4,096.
+const NEAR_DEG = 0.0002;
+const STEPS = 4096;
 // Areas narrower than this share of the city are specks on a map of all of it: it starts at the fullest one.
 const SPECK_SHARE = 0.05;
+const OUTSIDE = "outside";
 const element = (id) => document.getElementById(id);
 const frame = element("inventory");
 const { root, today } = frame.dataset;
 const box = ["west", "south", "east", "north"].map((side) => Number(frame.dataset[side]));
-const state = { areas: [], shown: new Map(), labels: [], map: null, drawing: null };
+const state = { shown: new Map(), map: null, drawing: null };
 const chosen = () => ({ asOf: element("as-of").value || today, level: element("level").value, kind: element("class").value });
 
 async function fetched(address, parameters = {}, signal = undefined) {
@@ -90,22 +91,25 @@ function drawTable(rows) {
       count.append(interval);
     }
     cell(line, row.coverage === null ? "not surveyed" : percent(row.coverage), row.coverage === null ? "unsurveyed number" : "number");
-    const area = state.areas.find((each) => each.properties.code === row.area && each.properties.level === chosen().level);
-    if (area) makeGoTo(line, area);
+    if (chosen().level && row.area !== OUTSIDE) makeGoTo(line, areaAddress(chosen().level, row.area));
   }
   element("counts").replaceChildren(table);
 }
 
-function makeGoTo(line, area) {
+function areaAddress(level, code) {
+  return `${root}/collections/areas/items/${encodeURIComponent(`${level}:${code}`)}`;
+}
+
+function makeGoTo(line, address) {
   const go = async () => {
     if (!state.map) return;
     const { boundsOf } = await import("./map.mjs");
-    state.map.fitBounds(boundsOf(area.geometry), { padding: 40 });
+    state.map.fitBounds(boundsOf((await fetched(address)).geometry), { padding: 40 });
   };
   line.tabIndex = 0;
   line.title = "Show on the map";
-  line.addEventListener("click", go);
-  line.addEventListener("keydown", (event) => event.key === "Enter" && go());
+  line.addEventListener("click", () => guarded(go()));
+  line.addEventListener("keydown", (event) => event.key === "Enter" && guarded(go()));
 }
 
 async function drawCounts() {
@@ -117,87 +121,90 @@ async function drawCounts() {
   ]);
   if (whole.counts.length) sayTotal(whole.counts[0]);
   drawTable((parts ?? whole).counts);
-  return (parts ?? whole).counts;
 }
 
-async function loadAreas() {
-  const { asOf } = chosen();
-  const found = await fetched(`${root}/collections/areas/items`, { datetime: asOf, limit: MOST });
-  state.areas = found.features;
-  const levels = [...new Map(found.features.map((each) => [each.properties.level, each.properties.level_rank]))];
-  levels.sort((one, other) => one[1] - other[1]);
-  const select = element("level");
-  const before = select.value || remembered().get("level");
-  select.replaceChildren(new Option("whole city", ""), ...levels.map(([name]) => new Option(name, name)));
-  select.value = levels.some(([name]) => name === before) ? before : (levels.at(-1)?.[0] ?? "");
-}
-
-async function drawPlaces(rows) {
-  const { show, label } = await import("./map.mjs");
+async function drawPlaces() {
+  const { show } = await import("./map.mjs");
+  const { showTiles } = await import("./tiles.mjs");
   const { asOf, level, kind } = chosen();
-  const areas = state.areas.filter((each) => !level || each.properties.level === level);
-  show(state.map, "areas", { type: "FeatureCollection", features: areas });
-  show(state.map, "surveyed", await fetched(`${root}/collections/surveys/items`, { datetime: `../${asOf}`, limit: 2000, ...(kind && { class: kind }) }));
-  state.labels.forEach(({ marker }) => marker.remove());
-  state.labels = [];
-  if (!level || areas.length > MOST_LABELS) return;
-  const { boundsOf } = await import("./map.mjs");
-  for (const area of areas) {
-    const row = rows.find((each) => each.area === area.properties.code);
-    const count = !row || row.count === null ? "not surveyed" : number.format(row.count);
-    const bounds = boundsOf(area.geometry);
-    const full = `${area.properties.name}: ${count}`;
-    const marker = label(state.map, bounds.getCenter(), full);
-    const brief = row && row.count !== null ? count : "";
-    state.labels.push({ marker, bounds, full, brief, fullWidth: marker.getElement().offsetWidth });
-  }
-  sortLabels();
+  const [tilejson, surveyed] = await Promise.all([
+    fetched(`${root}/tiles/WebMercatorQuad/tilejson`, { ...(kind && { class: kind }), ...(level && { level }), ...then() }),
+    fetched(`${root}/collections/surveys/items`, { datetime: `../${asOf}`, limit: 2000, ...(kind && { class: kind }) }),
+  ]);
+  showTiles(state.map, tilejson, box);
+  show(state.map, "surveyed", surveyed);
 }
 
-function sortLabels() {
-  for (const { marker, bounds, full, brief, fullWidth } of state.labels) {
-    const width = state.map.project(bounds.getNorthEast()).x - state.map.project(bounds.getSouthWest()).x;
-    const text = width < fullWidth ? brief : full;
-    marker.getElement().textContent = text;
-    marker.getElement().hidden = !text || width < LEAST_WIDTH_PX;
-  }
+// Today is asked for as “now”, which the service answers faster.
+function then() {
+  const { asOf } = chosen();
+  return asOf === today ? {} : { datetime: asOf };
 }
 
 async function findStart() {
+  const level = element("level").options[1]?.value;
+  if (!level) return;
   const { boundsOf } = await import("./map.mjs");
-  const areas = state.areas.filter((each) => each.properties.level_rank === 0);
-  const width = (bounds) => bounds.getEast() - bounds.getWest();
-  const widest = Math.max(0, ...areas.map((each) => width(boundsOf(each.geometry))));
-  if (!areas.length || widest > SPECK_SHARE * (box[2] - box[0])) return;
   const { asOf, kind } = chosen();
-  const level = areas[0].properties.level;
+  const { features } = await fetched(`${root}/collections/areas/items`, { datetime: asOf, level, limit: 100 });
+  const width = (bounds) => bounds.getEast() - bounds.getWest();
+  const widest = Math.max(0, ...features.map((each) => width(boundsOf(each.geometry))));
+  if (!features.length || widest > SPECK_SHARE * (box[2] - box[0])) return;
   const { counts } = await fetched(`${root}/counts`, { as_of: asOf, level, ...(kind && { class: kind }) });
   const count = (area) => counts.find((row) => row.area === area.properties.code)?.count ?? 0;
-  const fullest = areas.reduce((one, other) => (count(other) > count(one) ? other : one));
+  const fullest = features.reduce((one, other) => (count(other) > count(one) ? other : one));
   state.map.fitBounds(boundsOf(fullest.geometry), { padding: 40, animate: false });
 }
 
+function moves() {
+  return element("class").selectedOptions[0]?.dataset.kind === "mobile";
+}
+
+// What moves has no place in tiles: the stock of now is drawn from its items.
 async function drawFeatures() {
   state.drawing?.abort();
   state.drawing = new AbortController();
   const { show, withShownIds } = await import("./map.mjs");
-  const { asOf, kind } = chosen();
+  const { kind } = chosen();
+  if (!moves()) {
+    state.shown.clear();
+    show(state.map, "features", null);
+    say(null);
+    return;
+  }
   const view = state.map.getBounds();
   const clamp = (value, most) => Math.max(-most, Math.min(most, value)).toFixed(7);
   const bbox = [clamp(view.getWest(), 180), clamp(view.getSouth(), 90), clamp(view.getEast(), 180), clamp(view.getNorth(), 90)];
-  const moves = element("class").selectedOptions[0]?.dataset.kind === "mobile";
-  const address = `${root}/collections/${moves ? "observations" : "assets"}/items`;
-  const asked = {
-    bbox: bbox.join(","), limit: MOST, ...(kind && { class: kind }), ...(moves && { current: true }),
-    // Today is asked for as “now”, which the service answers faster.
-    ...(asOf !== today && { datetime: asOf }),
-  };
+  const address = `${root}/collections/observations/items`;
+  const asked = { bbox: bbox.join(","), limit: MOST, current: true, ...(kind && { class: kind }), ...then() };
   const found = withShownIds(await fetched(address, asked, state.drawing.signal));
   state.shown = new Map(found.features.map((each) => [each.properties.shown_id, [each, `${address}/${encodeURIComponent(each.id)}?f=html`]]));
   show(state.map, "features", found);
   const all = found.numberMatched ?? Infinity;
   const cut = found.links.some((each) => each.rel === "next");
   say(cut ? `Only ${number.format(found.numberReturned)}${Number.isFinite(all) ? ` of ${number.format(all)}` : ""} are drawn: zoom in to see all.` : null);
+}
+
+async function openAsset({ geometry, properties }) {
+  const address = `${root}/collections/assets/items`;
+  const page = `${address}/${encodeURIComponent(properties.id)}?f=html`;
+  const [lon, lat] = geometry.coordinates;
+  const near = Math.max(NEAR_DEG, 360 / 2 ** Math.floor(state.map.getZoom()) / STEPS);
+  const bbox = [lon - near, lat - near, lon + near, lat + near].map((edge) => edge.toFixed(7)).join(",");
+  // As it was known on the date; a single item is always of now.
+  const { features } = await fetched(address, { bbox, limit: MOST, ...then() });
+  const feature = features.find((each) => each.id === properties.id) ?? { id: properties.id, properties };
+  showDetails(element("details"), feature, page);
+}
+
+function openArea({ properties }) {
+  const { code, name, level, count = "not surveyed", coverage } = properties;
+  const told = { level, code, count, ...(coverage !== undefined && { surveyed: percent(coverage) }) };
+  showDetails(element("details"), { id: name, properties: told }, `${areaAddress(level, code)}?f=html`);
+}
+
+function openCluster({ geometry }) {
+  state.map.easeTo({ center: geometry.coordinates, zoom: Math.min(state.map.getZoom() + 2, 22) });
 }
 
 function remembered() {
@@ -211,16 +218,17 @@ function remember() {
 }
 
 async function redraw() {
-  await loadAreas();
   remember();
-  const rows = await drawCounts();
-  if (!state.map) return;
-  await Promise.all([drawPlaces(rows), drawFeatures()]);
+  element("details").hidden = true;
+  await Promise.all([drawCounts(), ...(state.map ? [drawPlaces(), drawFeatures()] : [])]);
 }
 
 async function start() {
   element("as-of").value = remembered().get("as_of") ?? today;
-  if (remembered().get("class")) element("class").value = remembered().get("class");
+  for (const id of ["class", "level"]) {
+    const said = remembered().get(id);
+    if ([...element(id).options].some((option) => option.value === said)) element(id).value = said;
+  }
   document.querySelector(".controls").addEventListener("submit", (event) => event.preventDefault());
   for (const id of ["as-of", "level", "class"]) element(id).addEventListener("change", () => guarded(redraw()));
   await guarded(redraw());
@@ -234,12 +242,15 @@ async function start() {
   const map = drawing.makeMap(element("map"), box);
   await drawing.ready(map);
   state.map = map;
-  map.on("zoom", sortLabels);
+  // For whoever looks on: tests, and people at a console.
+  frame.map = map;
   await guarded(findStart());
   drawing.onClick(map, (id) => {
     const [feature, address] = state.shown.get(id) ?? [];
     if (feature) showDetails(element("details"), feature, address);
   });
+  const { onTileClick } = await import("./tiles.mjs");
+  onTileClick(map, { asset: (found) => guarded(openAsset(found)), area: openArea, cluster: openCluster });
   let waiting;
   map.on("moveend", () => {
     clearTimeout(waiting);

@@ -1,5 +1,5 @@
-// The map of our pages: a plain ground, surveyed ground, areas, and features as circles. Nothing is loaded
-// from elsewhere, so there is no background map.
+// The map of our pages: a plain ground, surveyed ground, and features as circles. Nothing is loaded from elsewhere, so
+// there is no background map, and letters are drawn with the fonts of the machine.
 
 import * as maplibre from "./vendor/maplibre/maplibre-gl.mjs";
 
@@ -7,9 +7,26 @@ const EMPTY = { type: "FeatureCollection", features: [] };
 // Pixels across an object of one metre at zoom 22, at the equator: 512-pixel tiles of the web's Mercator.
 const PIXELS_A_METRE_AT_22 = 2 ** 22 / 78271.517;
 
-export function makeMap(container, box) {
+// How one thing is drawn: as wide as it is, and never less than a dot.
+export function circlePaint(box) {
   const middle = (box[1] + box[3]) / 2;
   const metre = PIXELS_A_METRE_AT_22 / Math.cos((middle * Math.PI) / 180);
+  return {
+    "circle-radius": [
+      "interpolate", ["exponential", 2], ["zoom"],
+      8, 2, 15, 3.2, 22, ["*", ["coalesce", ["get", "width_m"], 2], metre / 2],
+    ],
+    "circle-color": [
+      "case", ["==", ["get", "verified"], true], "#0b4f8a",
+      ["==", ["get", "status"], "doubtful"], "#d98a00", "#2f8f5b",
+    ],
+    "circle-opacity": 0.72,
+    "circle-stroke-width": 1,
+    "circle-stroke-color": "#ffffff",
+  };
+}
+
+export function makeMap(container, box) {
   const map = new maplibre.Map({
     container,
     bounds: [[box[0], box[1]], [box[2], box[3]]],
@@ -21,34 +38,19 @@ export function makeMap(container, box) {
     style: {
       version: 8,
       sources: {
-        areas: { type: "geojson", data: EMPTY },
         surveyed: { type: "geojson", data: EMPTY },
         features: { type: "geojson", data: EMPTY },
       },
       layers: [
         { id: "ground", type: "background", paint: { "background-color": "#eef1ee" } },
-        { id: "areas", type: "fill", source: "areas", paint: { "fill-color": "#e4e4de", "fill-opacity": 0.8 } },
         { id: "surveyed", type: "fill", source: "surveyed", paint: { "fill-color": "#b8dcc4", "fill-opacity": 0.55 } },
-        { id: "borders", type: "line", source: "areas", paint: { "line-color": "#7d8f85", "line-width": 1.2 } },
         {
           id: "polygons", type: "line", source: "features", filter: ["!=", ["geometry-type"], "Point"],
           paint: { "line-color": "#1f5f43", "line-width": 1.5 },
         },
         {
           id: "points", type: "circle", source: "features", filter: ["==", ["geometry-type"], "Point"],
-          paint: {
-            "circle-radius": [
-              "interpolate", ["exponential", 2], ["zoom"],
-              8, 2, 15, 3.2, 22, ["*", ["coalesce", ["get", "width_m"], 2], metre / 2],
-            ],
-            "circle-color": [
-              "case", ["==", ["get", "verified"], true], "#0b4f8a",
-              ["==", ["get", "status"], "doubtful"], "#d98a00", "#2f8f5b",
-            ],
-            "circle-opacity": 0.72,
-            "circle-stroke-width": 1,
-            "circle-stroke-color": "#ffffff",
-          },
+          paint: circlePaint(box),
         },
       ],
     },
@@ -65,13 +67,6 @@ export function ready(map) {
 
 export function show(map, source, collection) {
   map.getSource(source).setData(collection ?? EMPTY);
-}
-
-export function label(map, lonLat, text) {
-  const element = document.createElement("div");
-  element.className = "place";
-  element.textContent = text;
-  return new maplibre.Marker({ element }).setLngLat(lonLat).addTo(map);
 }
 
 export function boundsOf(geometry) {
