@@ -14,7 +14,7 @@ from api.negotiation import wants_html
 from api.ogc.parameters import read_date, read_names
 from api.requests import Installation, Store, read_body
 from detection.errors import CallerError
-from inventory.counting import count
+from inventory.counting import count, unseen_because
 from inventory.domain.tally import CountRow
 from inventory.feature_files import BYTE_ORDER_MARK, csv_text
 from inventory.grouping import By, grouped_counts
@@ -126,11 +126,13 @@ async def counts_in_polygon(
     """Counts in a polygon of the caller's, its border included."""
     body = await read_body(request, settings.body_limit_bytes)
 
-    def counted() -> list[CountRow]:
+    def counted() -> dict[str, Any]:
         polygon = read_polygon(body, vertex_limit=settings.vertex_limit)
-        return count(store, city, classes=_names(class_), polygon=polygon, as_of=_day(as_of))
+        rows = count(store, city, classes=_names(class_), polygon=polygon, as_of=_day(as_of))
+        hint = unseen_because(store, city, rows, polygon)
+        return _document(rows) if hint is None else {**_document(rows), "hint": hint}
 
-    return JSONResponse(_document(await run_in_threadpool(counted)))
+    return JSONResponse(await run_in_threadpool(counted))
 
 
 def _by(value: str) -> list[By]:

@@ -81,6 +81,20 @@ def test_a_polygon_over_the_antimeridian_counts_both_sides_and_nothing_else(
     assert row["coverage"] == pytest.approx(0.5, abs=1e-3)
 
 
+def test_r13_a_polygon_beyond_the_city_has_no_count_and_is_told_why(service: Service) -> None:
+    def asked(body: dict[str, Any], query: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = service.client.post(f"{COUNTS}?class=tree{query}", json=body).json()
+        return found
+
+    beyond = asked(box(22.0, 50.0, 23.0, 51.0))
+    (row,) = beyond["counts"]
+    assert row.keys() == KEYS
+    assert (row["count"], row["coverage"], row["basis"]) == (None, None, "not surveyed")
+    assert "outside of town" in beyond["hint"]
+    assert "nobody has looked" in asked(box(100.0, 22.0, 100.05, 22.05), "&as_of=2020-01-01")["hint"]
+    assert "hint" not in asked(box(100.0, 22.0, 100.05, 22.05))
+
+
 def test_a_polygon_is_counted_as_of_a_date(service: Service) -> None:
     body = box(100.0, 22.0, 100.05, 22.05)
 
