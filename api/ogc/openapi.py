@@ -15,6 +15,7 @@ from api.ogc.crs import CRS84, served
 from api.ogc.documents import ABOUT, GEOJSON, HTML, JSON, SCHEMA
 from api.ogc.filters import JSON as CQL2_JSON
 from api.ogc.filters import TEXT, simple_queryables
+from api.ogc.openapi_writes import add_writes
 from api.ogc.schemas import OF_KIND, description
 from api.version import program_version
 from inventory.store.features import CityOnPage, Collection, queryables_of
@@ -26,6 +27,9 @@ _OF_PAGES = ("limit", "cursor", "offset", "resultType", "crs", "bbox-crs")
 
 def document(request: Request, city: CityOnPage, *, default_limit: int, maximum_limit: int) -> _Json:
     """The description of one city's API; ``servers`` names its landing page."""
+    paths = _paths()
+    if request.app.state.settings.allow_unauthenticated_writes:
+        add_writes(paths)
     return {
         "openapi": "3.0.3",
         "info": {
@@ -41,7 +45,7 @@ def document(request: Request, city: CityOnPage, *, default_limit: int, maximum_
             {"name": "tiles"},
             {"name": "counts"},
         ],
-        "paths": _paths(),
+        "paths": paths,
         "components": {
             "parameters": _parameters(city, default_limit, maximum_limit),
             "schemas": _schemas(),

@@ -18,7 +18,9 @@ from api.settings import Settings
 from inventory.counting import count
 from inventory.decisions import NewDecision, decide
 from inventory.domain.evidence import DecisionKind
-from inventory.store.database import Database
+from inventory.store import database as database_module
+from inventory.store.cities import get_city, lock_city
+from inventory.store.database import Database, Patience
 from tests.support.server import served
 from tests.support.surveys import add_plain_city, make_seen, make_survey, make_taxonomy, store_surveys
 
@@ -401,6 +403,8 @@ def test_nobody_writes_where_writing_was_not_allowed(grove: Database, tmp_path: 
         assert client.options(f"{ITEMS}/{asset}").headers["allow"] == "GET, HEAD, OPTIONS"
         declared = client.get("/cities/grove/conformance").json()["conformsTo"]
         assert not [uri for uri in declared if "ogcapi-features-4" in uri]
+        paths = client.get("/cities/grove/api").json()["paths"]
+        assert set(paths["/collections/assets/items"]) == {"get"}
         assert len(listed(client)) == 3
 
 
@@ -410,6 +414,11 @@ def test_where_it_is_allowed_it_is_offered_and_declared(client: httpx.Client) ->
     assert client.options(f"{ITEMS}/{asset}").headers["allow"] == "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"
     declared = client.get("/cities/grove/conformance").json()["conformsTo"]
     assert "http://www.opengis.net/spec/ogcapi-features-4/1.0/conf/create-replace-delete" in declared
+    paths = client.get("/cities/grove/api").json()["paths"]
+    one = paths["/collections/assets/items/{featureId}"]
+    assert "post" in paths["/collections/assets/items"]
+    assert {"put", "patch", "delete"} <= set(one)
+    assert not {"post", "put"} & set(paths["/collections/areas/items"])
 
 
 @pytest.mark.parametrize(
@@ -462,3 +471,73 @@ def test_replay_of_the_requests_by_which_qgis_edits_a_layer(client: httpx.Client
     ).is_success
     assert client.delete(f"{ITEMS}/{made}").is_success
     assert made not in listed(client)
+
+
+# --- who else writes --------------------------------------------------------------------------------------------
+
+
+def test_a_write_while_another_job_writes_for_long_is_to_be_tried_again(
+    client: httpx.Client, grove: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 200"
+    monkeypatch.setitem(database_module._BEGINNINGS, (Patience.DECISION, False), impatient)
+    with grove.transaction(Patience.JOB) as connection:
+        lock_city(connection, get_city(connection, "grove").id)
+        answer = post(client, feature(place(80, 80), **{"class": "tree"}))
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_busy")
+        assert int(answer.headers["retry-after"]) > 0
+        assert len(listed(client)) == 3
+    assert post(client, feature(place(80, 80), **{"class": "tree"})).status_code == 201
+
+
+# --- the collection of decisions --------------------------------------------------------------------------------
+
+
+def test_decisions_are_features_that_can_be_asked_for_by_place_time_class_and_page(
+    client: httpx.Client, grove: Database
+) -> None:
+    assets = sorted(listed(client))
+    for asset, day in zip(assets, ("2025-07-01", "2025-08-01", "2025-09-01"), strict=True):
+        document = {"properties": {"verified": True, "at": day, "reason": "=seen"}}
+        headers = {"Content-Type": MERGE_PATCH}
+        assert client.patch(f"{ITEMS}/{asset}", json=document, headers=headers).status_code == 204
+    path = "/cities/grove/collections/decisions/items"
+    every = client.get(path).json()
+    assert (every["numberMatched"], every["numberReturned"]) == (3, 3)
+    first = every["features"][0]
+    assert first["properties"] == {
+        "kind": "verify", "class": "tree", "asset": assets[0], "at": first["properties"]["at"],
+        "author": "local", "reason": "=seen", "text": None, "retracts": None, "retracted": False,
+        "recorded_at": first["properties"]["recorded_at"],
+    }  # fmt: skip
+    assert first["properties"]["at"].startswith("2025-07-01")
+    assert client.get(f"{path}/{first['id']}").json()["properties"] == first["properties"]
+
+    def asked(query: str) -> list[str]:
+        found = client.get(f"{path}?{query}").json()
+        assert found["numberMatched"] == len(found["features"])
+        return [one["properties"]["asset"] for one in found["features"]]
+
+    assert asked("datetime=2025-08-01") == [assets[1]]
+    assert asked("datetime=2025-08-01/..") == assets[1:]
+    assert asked("class=tree") == assets
+    assert asked("class=bench") == []
+    assert asked("area=A") == assets
+    assert asked(f"asset={assets[2]}") == [assets[2]]
+    assert asked("filter=at > TIMESTAMP('2025-08-15T00:00:00Z')") == [assets[2]]
+    lon, lat = listed(client)[assets[0]]["geometry"]["coordinates"]
+    assert asked(f"bbox={lon - 1e-5},{lat - 1e-5},{lon + 1e-5},{lat + 1e-5}") == [assets[0]]
+    pages, address = [], f"{path}?limit=1"
+    while address:
+        page = client.get(address).json()
+        pages += [one["properties"]["asset"] for one in page["features"]]
+        address = next((one["href"] for one in page["links"] if one["rel"] == "next"), "")
+    assert pages == assets
+
+    retracted = NewDecision(kind=DecisionKind.RETRACT, retracts=first["id"])
+    decide(grove, "grove", retracted, taxonomy=make_taxonomy())
+    told = {one["id"]: one["properties"] for one in client.get(path).json()["features"]}
+    assert told[first["id"]]["retracted"] is True
+    (taken_back,) = [one for one in told.values() if one["kind"] == "retract"]
+    assert taken_back["retracts"] == first["id"]
+    assert client.get(f"{path}?f=csv").content.count(b"'=seen") == 3
