@@ -13,7 +13,8 @@ from inventory.store.database import Connection, Database
 
 WRITABLE = ("class", "verified", "text", "reason", "at")
 """Properties that an edit may set; ``text``, ``reason`` and ``at`` go into the decisions and are not asked back."""
-_SAME_PLACE_DEG = 1e-7
+_SAME_PLACE_DEG = 3e-7
+"""Three centimetres: projected coordinates come rounded to one, and a whole feature sent back is not moved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Assets written as features: each write becomes decisions; nobody writes where nobody may."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -10,6 +11,8 @@ import httpx
 import numpy as np
 import pytest
 import shapely
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pyproj import Transformer
 
 from api.app import create_app
@@ -196,6 +199,56 @@ def test_a_body_that_is_no_asset_is_refused_by_name_and_stores_nothing(
     assert told in f"{problem['detail']} {problem['where']}"
     assert len(listed(client)) == 3
     assert decisions(client) == []
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+_FEATURES = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.just("Feature") | _VALUES,
+        "id": _VALUES,
+        "geometry": st.fixed_dictionaries(
+            {
+                "type": st.sampled_from(["Point", "Polygon"]) | _VALUES,
+                "coordinates": st.lists(_VALUES, max_size=4),
+            }
+        )
+        | st.lists(st.floats(-200, 200), min_size=2, max_size=3).map(
+            lambda numbers: {"type": "Point", "coordinates": numbers}
+        )
+        | _VALUES,
+        "properties": st.fixed_dictionaries(
+            {},
+            optional={
+                name: _VALUES | st.just("tree")
+                for name in ("class", "verified", "text", "reason", "at", "hits")
+            },
+        )
+        | _VALUES,
+    },
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    document=_FEATURES | _VALUES,
+    crs=st.none() | st.text(st.characters(codec="ascii", categories=["L", "N", "P"])),
+)
+def test_no_body_makes_a_write_fail(client: httpx.Client, document: Any, crs: str | None) -> None:
+    asset = "nothing" if document == {} else min(listed(client), default="nothing")
+    headers = {} if crs is None else {"Content-Crs": crs}
+    for method, path, kind in (
+        ("POST", ITEMS, GEOJSON), ("PUT", f"{ITEMS}/{asset}", GEOJSON), ("PATCH", f"{ITEMS}/{asset}", MERGE_PATCH)
+    ):  # fmt: skip
+        answer = client.request(method, path, content=json.dumps(document),
+                                headers={**headers, "Content-Type": kind})  # fmt: skip
+        assert answer.status_code in (201, 204, 400, 404, 422), answer.text
+        if answer.status_code >= 400:
+            assert answer.json()["code"]
 
 
 def test_bodies_of_other_types_and_lengths_are_refused(client: httpx.Client) -> None:
