@@ -50,6 +50,16 @@ def test_counts_are_as_of_a_date_and_of_a_level_and_one_by_one(service: Service)
     assert one["properties"] == now["properties"]
 
 
+@pytest.mark.parametrize(
+    ("span", "as_of"),
+    [("2024-01-01/2025-12-31", "2025-12-31"), ("../2025-12-31", "2025-12-31"), ("2024-01-01/..", None),
+     ("../..", None), ("0000-01-01T00:00:00Z/9999-12-31T00:00:00Z", None)],
+)  # fmt: skip
+def test_of_a_span_of_time_they_are_as_of_its_end(service: Service, span: str, as_of: str | None) -> None:
+    alone = service.get(ITEMS if as_of is None else f"{ITEMS}?datetime={as_of}").json()["features"]
+    assert service.get(f"{ITEMS}?datetime={span}").json()["features"] == alone
+
+
 def test_their_schema_has_the_citys_own_columns(service: Service) -> None:
     schema = service.get("/cities/town/collections/counts/schema").json()["properties"]
     feature = service.get(ITEMS).json()["features"][0]
