@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import shapely
 
 from detection.errors import UnknownName
-from inventory.domain.places import AreaVersion, City
+from inventory.domain.places import AreaName, City
 from inventory.domain.tally import Counted, CountError, CountRow, interval
 from inventory.store import cities, counts, coverage, leaves
 from inventory.store.counts import CardOfClass, Covered
@@ -51,6 +51,41 @@ def count(
         return _count(
             connection, known, classes=classes, area=area, level=level, polygon=polygon, as_of=as_of
         )
+
+
+def count_many(
+    database: Database,
+    city_code: str,
+    *,
+    classes: Sequence[str] | None = None,
+    levels: Sequence[str | None],
+    days: Sequence[date | None],
+    patience: Patience = Patience.HTTP,
+) -> list[tuple[str | None, list[CountRow]]]:
+    """``count`` of each level (None: the city) on each date, read in one snapshot; by date, then level."""
+    with database.transaction(patience, read_only=True) as connection:
+        known = known_city(connection, city_code)
+        return [
+            (
+                level,
+                _count(connection, known, classes=classes, area=None, level=level, polygon=None, as_of=day),
+            )
+            for day in days
+            for level in levels
+        ]
+
+
+def unseen_because(
+    database: Database, city_code: str, rows: Sequence[CountRow], polygon: shapely.Geometry
+) -> str | None:
+    """Why a polygon has no count at all, in words; None where it has one."""
+    if any(row.count is not None for row in rows):
+        return None
+    with database.transaction(Patience.HTTP, read_only=True) as connection:
+        city = known_city(connection, city_code).city
+    if not shapely.intersects(city.boundary, polygon):
+        return f"the polygon lies outside of {city.code}: check the city, and that longitude comes first"
+    return "nobody has looked at this ground: that is not 0"
 
 
 def count_within(
@@ -124,8 +159,9 @@ class _Counting:
         self._as_of = end_of_day(day, known.city.time_zone)
 
     @cached_property
-    def _versions(self) -> list[AreaVersion]:
-        return cities.areas_as_of(self._connection, self._city, self._day)
+    def _versions(self) -> list[AreaName]:
+        every = self._known.part("areas", lambda: cities.area_names(self._connection, self._city.id))
+        return [version for version in every if version.in_force(self._day)]
 
     @property
     def _cards(self) -> dict[tuple[str, str], CardOfClass]:
@@ -141,7 +177,7 @@ class _Counting:
             for key in [(coverage.CITY, name)]
         ]
 
-    def of_code(self, code: str) -> list[AreaVersion]:
+    def of_code(self, code: str) -> list[AreaName]:
         """The areas with this code.
 
         Raises:
@@ -156,9 +192,16 @@ class _Counting:
             )
         return found
 
-    def areas(self, versions: Sequence[AreaVersion]) -> list[CountRow]:
+    def areas(self, versions: Sequence[AreaName]) -> list[CountRow]:
         """The areas given, in their order."""
-        counted, covered = self._at([version.id for version in versions])
+        return self._areas(versions, *self._at([version.id for version in versions]))
+
+    def _areas(
+        self,
+        versions: Sequence[AreaName],
+        counted: dict[tuple[int, str], Counted],
+        covered: dict[tuple[int, str], Covered],
+    ) -> list[CountRow]:
         return [
             self._row(version.code, version.name, name, counted.get(key), covered.get(key))
             for version in versions
@@ -177,7 +220,7 @@ class _Counting:
             )
         outside = coverage.outside_of(versions[0].level_rank)
         counted, covered = self._at([coverage.CITY, outside, *(version.id for version in versions)])
-        rows = self.areas(versions)
+        rows = self._areas(versions, counted, covered)
         for name in self._classes:
             total = counted.get((coverage.CITY, name), _NOTHING)
             held = [counted.get((version.id, name), _NOTHING) for version in versions]

@@ -1,6 +1,6 @@
 """What people decide: verify, reject, move, reclassify, describe, add, merge, split, retract (R11)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -116,6 +116,7 @@ def decide_all(
     *,
     taxonomy: Taxonomy,
     file_hash: str | None = None,
+    only_if: Callable[[Connection], None] | None = None,
 ) -> list[Decided]:
     """Records decisions in their order and folds them in, all in one transaction or none.
 
@@ -124,6 +125,7 @@ def decide_all(
     Args:
         new: with what is wrong in place of one that could not be read: it is told with the others' faults.
         file_hash: of the file that says all this; the same again changes nothing.
+        only_if: raises where it must not be; asked when nobody else writes the city any more.
 
     Raises:
         UnknownName: no such city.
@@ -134,6 +136,8 @@ def decide_all(
     with database.transaction(Patience.DECISION) as connection:
         city = cities.get_city(connection, city_code)
         cities.lock_city(connection, city.id)
+        if only_if is not None:
+            only_if(connection)
         ids = None if file_hash is None else _recorded_before(connection, city, file_hash)
         is_new = ids is None
         if ids is None:
@@ -316,7 +320,7 @@ def _added(city: City, new: NewDecision, taxonomy: Taxonomy) -> dict[str, Any]:
         raise DecisionUnusable("“add” needs a class", do="Name it: --class tree.")
     place = _place(new, city)
     return {
-        "class_name": taxonomy.get(new.class_name).name,
+        "class_name": _static(taxonomy, new.class_name),
         "lon_lat": place,
         "xy": _metric(city, place),
         "gate_m": 3.0,

@@ -1,6 +1,6 @@
 """Assets changed as features are: every change of one becomes decisions (R11), nothing is written past them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,11 +9,12 @@ from detection.taxonomy import Taxonomy
 from inventory.decisions import Decided, NewDecision, decide_all
 from inventory.domain.evidence import DecisionKind
 from inventory.errors import DecisionsUnusable, DecisionUnusable
-from inventory.store.database import Database
+from inventory.store.database import Connection, Database
 
 WRITABLE = ("class", "verified", "text", "reason", "at")
 """Properties that an edit may set; ``text``, ``reason`` and ``at`` go into the decisions and are not asked back."""
-_SAME_PLACE_DEG = 1e-7
+_SAME_PLACE_DEG = 3e-7
+"""Three centimetres: projected coordinates come rounded to one, and a whole feature sent back is not moved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class Edit:
 def add_asset(database: Database, city_code: str, edit: Edit, *, taxonomy: Taxonomy) -> str:
     """Adds an asset; where one of its class stands already, that one is meant, as imagery would have it.
 
+    Who adds something says that it is there: it is verified with that.
+
     Returns:
         The id of the asset that it made or met.
 
@@ -49,10 +52,7 @@ def add_asset(database: Database, city_code: str, edit: Edit, *, taxonomy: Taxon
     )
     (decided,) = _decided(database, city_code, [new], taxonomy)
     found = decided.made or decided.asset
-    if found is None:
-        raise DecisionUnusable("the addition made nothing: its date is before all that is known here")
-    if edit.properties.get("verified"):
-        _decided(database, city_code, [_said(edit, DecisionKind.VERIFY, asset=found)], taxonomy)
+    assert found is not None, "an addition of what stays makes an asset or meets one"
     return found
 
 
@@ -64,19 +64,19 @@ def change_asset(
     *,
     known: Mapping[str, Any],
     taxonomy: Taxonomy,
+    only_if: Callable[[Connection], None] | None = None,
 ) -> list[Decided]:
     """Makes an asset what an edit wants: a decision for each thing that differs, all of them or none.
 
     Args:
         known: the asset as its feature shows it: ``lon_lat``, ``class``, ``verified``.
+        only_if: as ``decide_all`` takes it.
 
     Raises:
         UnknownName, DecisionUnusable, TimeUnusable: as ``decide``.
     """
     new: list[NewDecision] = []
     wanted = edit.properties
-    if edit.lon_lat is not None and _differ(edit.lon_lat, known["lon_lat"]):
-        new.append(_said(edit, DecisionKind.MOVE, asset=asset, lon_lat=edit.lon_lat))
     if wanted.get("class") not in (None, known["class"]):
         new.append(_said(edit, DecisionKind.RECLASSIFY, asset=asset, class_name=wanted["class"]))
     if wanted.get("text") is not None:
@@ -89,29 +89,43 @@ def change_asset(
             where="properties.verified",
             do="Take that decision back: see the collection “decisions”.",
         )
-    return _decided(database, city_code, new, taxonomy) if new else []
+    # Last: each of them finds the asset by the place that it had before.
+    if edit.lon_lat is not None and _differ(edit.lon_lat, known["lon_lat"]):
+        new.append(_said(edit, DecisionKind.MOVE, asset=asset, lon_lat=edit.lon_lat))
+    return _decided(database, city_code, new, taxonomy, only_if) if new else []
 
 
 def remove_asset(
-    database: Database, city_code: str, asset: str, *, taxonomy: Taxonomy, reason: str | None = None
+    database: Database,
+    city_code: str,
+    asset: str,
+    *,
+    taxonomy: Taxonomy,
+    reason: str | None = None,
+    only_if: Callable[[Connection], None] | None = None,
 ) -> None:
     """Says that an asset is none, or is no more: it is counted no longer, and its history stays.
 
     Raises:
         UnknownName: no such asset stands now.
     """
-    _decided(
-        database, city_code, [NewDecision(kind=DecisionKind.REJECT, asset=asset, reason=reason)], taxonomy
-    )
+    new = NewDecision(kind=DecisionKind.REJECT, asset=asset, reason=reason)
+    _decided(database, city_code, [new], taxonomy, only_if)
 
 
 def _said(edit: Edit, kind: DecisionKind, **more: Any) -> NewDecision:
     return NewDecision(kind=kind, at=edit.at(), reason=edit.properties.get("reason"), **more)
 
 
-def _decided(database: Database, city_code: str, new: list[NewDecision], taxonomy: Taxonomy) -> list[Decided]:
+def _decided(
+    database: Database,
+    city_code: str,
+    new: list[NewDecision],
+    taxonomy: Taxonomy,
+    only_if: Callable[[Connection], None] | None = None,
+) -> list[Decided]:
     try:
-        return decide_all(database, city_code, new, taxonomy=taxonomy)
+        return decide_all(database, city_code, new, taxonomy=taxonomy, only_if=only_if)
     except DecisionsUnusable as error:
         raise next(iter(error.problems.values())) from None
 

@@ -98,7 +98,7 @@ class CoordinateOutOfRange(PolygonUnusable):
 
 
 class CrossesAntimeridian(PolygonUnusable):
-    """A ring runs over the 180th meridian, where it must be cut (RFC 7946, section 3.1.9)."""
+    """What a ring does at the 180th meridian may mean either way (RFC 7946, section 3.1.9)."""
 
     code = "antimeridian"
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from detection.errors import CallerError
-from inventory.counting import count
+from inventory.counting import count_many
 from inventory.domain.tally import CountRow
 from inventory.store.database import Database
 
@@ -51,13 +51,10 @@ def grouped_counts(
         raise CallerError(f"more than {DATES_MOST} dates", do="Ask for them in parts.")
     asked: list[str | None] = list(levels) if By.AREA in by or By.LEVEL in by else [None]
     found: list[dict[str, Any]] = []
-    for day in dates:
-        for level in asked:
-            rows = count(database, city_code, classes=classes, level=level, as_of=day)
-            if By.CLASS not in by:
-                rows = _added_up(rows)
-            told = {"level": level} if By.LEVEL in by else {}
-            found += [{**told, **row.as_json()} for row in rows]
+    for level, rows in count_many(database, city_code, classes=classes, levels=asked, days=dates):
+        told = {"level": level} if By.LEVEL in by else {}
+        apart = rows if By.CLASS in by else _added_up(rows)
+        found += [{**told, **row.as_json()} for row in apart]
     return found
 
 

@@ -22,13 +22,12 @@ from typing import Any, NoReturn
 import numpy as np
 import orjson
 import shapely
-from numpy.typing import NDArray
 from shapely import MultiPolygon, Polygon
 
+from inventory.antimeridian import FURTHEST_DEG, Ring, cut, is_plain, unrolled
 from inventory.errors import (
     CoordinateNotFinite,
     CoordinateOutOfRange,
-    CrossesAntimeridian,
     JsonTooDeep,
     JsonUnusable,
     NumberTooLong,
@@ -62,15 +61,13 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _PLACE = re.compile(r"(?P<fault>[^\[]+)\[(?P<place>[^\]]+)\]")
 _LON_LAT_NAMES = ("CRS84", "EPSG::4326", "EPSG:4326")
 
-Ring = NDArray[np.float64]
-"""(n, 2) longitude, latitude."""
-
 
 def read_polygon(data: bytes, *, vertex_limit: int = VERTEX_LIMIT) -> Polygon | MultiPolygon:
     """The polygon in GeoJSON bytes: a Geometry, a Feature, or a FeatureCollection of one.
 
     Args:
-        data: UTF-8; positions are longitude, latitude in degrees; heights are read and dropped.
+        data: UTF-8; positions are longitude, latitude in degrees; heights are read and dropped. Over the 180th
+            meridian a polygon may be cut, jump, or go on (``antimeridian.py``).
         vertex_limit: positions of all rings together.
 
     Returns:
@@ -84,10 +81,24 @@ def read_polygon(data: bytes, *, vertex_limit: int = VERTEX_LIMIT) -> Polygon | 
     _require_few(polygons, vertex_limit)
     parts = [[_ring(ring, f"polygon {i}, ring {j}") for j, ring in enumerate(rings)]
              for i, rings in enumerate(polygons)]  # fmt: skip
+    over = [not all(map(is_plain, rings)) for rings in parts]
+    parts = [unrolled(rings, f"polygon {i}") if over[i] else rings for i, rings in enumerate(parts)]
     shapes = [Polygon(rings[0], rings[1:]) for rings in parts]
     made: Polygon | MultiPolygon = shapes[0] if geometry["type"] == "Polygon" else MultiPolygon(shapes)
     _require_valid(made)
     _require_inside(shapes)
+    return _cut_at_180(shapes) if any(over) else made
+
+
+def _cut_at_180(shapes: list[Polygon]) -> Polygon | MultiPolygon:
+    pieces = [piece for shape in shapes for piece in cut(shape)]
+    # What lies on the meridian alone is no ground, and rounding leaves no more on the other side of it.
+    pieces = [piece for piece in pieces if _mean_width(piece) >= _LEAST_WIDTH_DEG] or pieces
+    if len(pieces) == 1:
+        return pieces[0]
+    made = MultiPolygon(pieces)
+    # Apart in longitudes that go on, two of them may be the same ground.
+    _require_valid(made)
     return made
 
 
@@ -232,15 +243,6 @@ def _ring(positions: list[Any], where: str) -> Ring:
     # Nearly all rings show three different positions at once.
     if all(len({*map(tuple, part.tolist())}) < 3 for part in (ring[:9], ring)):
         raise PolygonDegenerate("a ring has fewer than 3 different positions", where=where)
-    lon, following = ring[:-1, 0], ring[1:, 0]
-    across = (np.abs(following - lon) > 180) & (np.abs(lon) + np.abs(following) < 360)
-    if across.any():
-        first = int(np.argmax(across))
-        raise CrossesAntimeridian(
-            f"a ring runs from longitude {lon[first]:g} to {following[first]:g}",
-            where=where,
-            do="Cut it at 180 and send a MultiPolygon of both sides (RFC 7946).",
-        )
     return ring
 
 
@@ -249,7 +251,7 @@ def _positions(positions: list[Any], where: str) -> Ring:
     are_pairs = {*map(type, positions)} == {list} and {*map(len, positions)} == {2}
     if are_pairs and {*map(type, chain.from_iterable(positions))} <= {float, int}:
         ring = np.fromiter(chain.from_iterable(positions), np.float64, 2 * len(positions)).reshape(-1, 2)
-        if (np.abs(ring) <= (180, 90)).all():
+        if (np.abs(ring) <= (FURTHEST_DEG, 90)).all():
             return ring
     return np.array([_position(position, where) for position in positions], np.float64).reshape(-1, 2)
 
@@ -262,7 +264,7 @@ def _position(position: Any, where: str) -> tuple[float, float]:
         if type(number) not in (float, int) or not isfinite(number):
             raise CoordinateNotFinite(f"{str(number)[:40]} is no coordinate", where=where)
     lon, lat = float(position[0]), float(position[1])
-    if not (-180 <= lon <= 180 and -90 <= lat <= 90):
+    if not (-FURTHEST_DEG <= lon <= FURTHEST_DEG and -90 <= lat <= 90):
         raise CoordinateOutOfRange(
             f"({lon:g}, {lat:g}) is outside of ±180, ±90",
             where=where,
@@ -370,11 +372,15 @@ def _too_intricate() -> PolygonTooIntricate:
 
 
 def _require_inside(shapes: list[Polygon]) -> None:
-    # Mean width of a thin polygon: its area over half of its outline.
-    widths = 2 * shapely.area(shapes) / shapely.length(shapes)
+    widths = _mean_width(shapes)
     if float(np.min(widths)) < _LEAST_WIDTH_DEG:
         raise PolygonDegenerate(
             "the polygon is a sliver without an inside",
             where=f"polygon {int(np.argmin(widths))}",
             do="Draw it wider than a millimetre.",
         )
+
+
+def _mean_width(shapes: Any) -> Any:
+    """Of a thin polygon: its area over half of its outline."""
+    return 2 * shapely.area(shapes) / shapely.length(shapes)

@@ -65,6 +65,9 @@ class Conditions:
         span = parameters.read_span(self.datetime, city.time_zone)
         today = today_in(city.time_zone)
         dates = (today, today) if span is None else parameters.local_dates(span, city.time_zone)
+        if collection is Collection.COUNTS:
+            # A count is as of one date: of an interval its end, and now where that is open.
+            dates = (dates[1] or today,) * 2
         current = bool(self.current)
         is_state = collection is Collection.ASSETS or current
         box_crs = read_crs(self.bbox_crs, city, "bbox-crs")

@@ -15,6 +15,7 @@ from api.ogc.crs import CRS84, served
 from api.ogc.documents import ABOUT, GEOJSON, HTML, JSON, SCHEMA
 from api.ogc.filters import DRAFT_TEXT, TEXT, simple_queryables
 from api.ogc.filters import JSON as CQL2_JSON
+from api.ogc.openapi_writes import add_writes
 from api.ogc.schemas import OF_KIND, description
 from api.version import program_version
 from inventory.store.features import CityOnPage, Collection, queryables_of
@@ -26,6 +27,9 @@ _OF_PAGES = ("limit", "cursor", "offset", "resultType", "crs", "bbox-crs")
 
 def document(request: Request, city: CityOnPage, *, default_limit: int, maximum_limit: int) -> _Json:
     """The description of one city's API; ``servers`` names its landing page."""
+    paths = _paths()
+    if request.app.state.settings.allow_unauthenticated_writes:
+        add_writes(paths)
     return {
         "openapi": "3.0.3",
         "info": {
@@ -41,7 +45,7 @@ def document(request: Request, city: CityOnPage, *, default_limit: int, maximum_
             {"name": "tiles"},
             {"name": "counts"},
         ],
-        "paths": _paths(),
+        "paths": paths,
         "components": {
             "parameters": _parameters(city, default_limit, maximum_limit),
             "schemas": _schemas(),
@@ -80,15 +84,22 @@ def _paths() -> _Json:
         [_ref("parameters", "grid")],
         tag="tiles",
     )
-    counted = [_ref("parameters", name) for name in ("class", "as_of")]
-    by_area = [_ref("parameters", name) for name in ("area", "level", "group-by")]
+    counted = [_ref("parameters", name) for name in ("class", "as_of", "bom")]
+    by_area = [_ref("parameters", name) for name in ("area", "level", "group-by", "from", "to", "step")]
     paths["/counts"] = {
-        **_get("getCounts", "Counts by area and class", _ok(JSON, "counts"), by_area + counted, tag="counts"),
+        **_get(
+            "getCounts",
+            "Counts by area, class, date",
+            _ok(JSON, "counts"),
+            by_area + counted,
+            tag="counts",
+            form="f-table",
+        ),
         "post": {
             "operationId": "countInPolygon",
             "summary": "Counts in a polygon",
             "tags": ["counts"],
-            "parameters": counted,
+            "parameters": [*counted, _ref("parameters", "f-table")],
             "requestBody": {"required": True, "content": {GEOJSON: {"schema": {"type": "object"}}}},
             "responses": _responses(_ok(JSON, "counts")),
         },
@@ -221,6 +232,7 @@ def _ref(kind: str, name: str) -> _Json:
 
 def _parameters(city: CityOnPage, default_limit: int, maximum_limit: int) -> _Json:
     text: _Json = {"type": "string"}
+    day: _Json = {"type": "string", "format": "date"}
     count: _Json = {"type": "integer", "minimum": 0}
     crs: _Json = {"type": "string", "enum": [each.uri for each in served(city)], "default": CRS84}
     return {
@@ -273,10 +285,16 @@ def _parameters(city: CityOnPage, default_limit: int, maximum_limit: int) -> _Js
             "as_of", {"type": "string", "format": "date"}, "Counts at the end of this local day."
         ),
         "group-by": _query("group-by", text, "Of level, area, class, date: what rows are told apart by."),
+        "from": _query("from", day, "With group-by=date: the first of dates a step apart."),
+        "to": _query("to", day, "The last of them there may be; today without it."),
+        "step": _query("step", {**text, "default": "P1Y"}, "Between them: P1Y, P3M, P1W, P10D."),
         "bom": _query(
             "bom", {"type": "boolean", "default": True}, "CSV: false leaves out the byte order mark."
         ),
         "f": _query("f", {"type": "string", "enum": ["json", "geojson", "html"]}, "The form of the answer."),
+        "f-table": _query(
+            "f", {"type": "string", "enum": ["json", "html", "csv"]}, "The form of the counts."
+        ),
         "f-items": _query("f", _names(formats.ITEMS), "The format of the features."),
         "f-counts": _query("f", _names(_FORMS_OF_COUNTS), "The format of the features."),
         "f-download": _query("f", _names(formats.DOWNLOADS), "The format of the file."),

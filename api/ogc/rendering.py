@@ -94,10 +94,10 @@ def headers(head: dict[str, Any], crs: Crs) -> dict[str, str]:
     return said
 
 
-def as_file(city: CityOnPage, collection: Collection, form: Format) -> dict[str, str]:
+def as_file(city: CityOnPage, what: str, form: Format) -> dict[str, str]:
     """The header that names a file: a plain name for everybody, and the city's own for who can read it."""
-    plain = f"{city.code}-{collection}.{form.suffix}"
-    own = quote(f"{city.name}-{collection}.{form.suffix}".replace("/", "-"), safe="")
+    plain = f"{city.code}-{what}.{form.suffix}"
+    own = quote(f"{city.name}-{what}.{form.suffix}".replace("/", "-"), safe="")
     return {"Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{own}"}
 
 

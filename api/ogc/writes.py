@@ -4,12 +4,14 @@ Until accounts arrive a write is refused (403) unless the service was started fo
 ``--allow-unauthenticated-writes``; then it is refused to pages of other sites, whose requests a browser sends along.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import orjson
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api.fresh import content_tag, is_named
@@ -18,18 +20,19 @@ from api.ogc.crs import Crs, read_crs
 from api.ogc.documents import GEOJSON
 from api.requests import Installation, Store, read_body, today_in
 from detection.errors import CallerError, UrbanInventoryError
-from detection.taxonomy import shipped_taxonomy
+from detection.taxonomy import ClassKind, shipped_taxonomy
 from inventory.dates import parse_instant
 from inventory.editing import WRITABLE, Edit, add_asset, change_asset, remove_asset
-from inventory.errors import FeatureUnusable, NotAllowed, PreconditionFailed, WrongMediaType
+from inventory.errors import FeatureUnusable, NotAllowed, PreconditionFailed, TimeUnusable, WrongMediaType
 from inventory.feature_tables import LAYERS, parsed
 from inventory.store import features
-from inventory.store.database import Database
-from inventory.store.features import Collection
+from inventory.store.database import Connection, Database
+from inventory.store.features import CityOnPage, Collection
 
 _ITEMS = "/cities/{city}/collections/assets/items"
 _MERGE_PATCH = "application/merge-patch+json"
 _BODIES = frozenset({GEOJSON, "application/json"})
+_REJECTED = "rejected"
 _KNOWN = frozenset(LAYERS[Collection.ASSETS].fields) | frozenset(WRITABLE)
 
 _EXAMPLE = {
@@ -80,6 +83,7 @@ def may_write(request: Request, settings: Installation) -> None:
 router = APIRouter(tags=["features"], dependencies=[Depends(may_write)])
 _ContentCrs = Annotated[str | None, Header(description="CRS of the body’s coordinates; CRS84 without it.")]
 _IfMatch = Annotated[str | None, Header(description="Entity tag that the asset must still have.")]
+_Reason = Annotated[str | None, Query(description="Why.", max_length=2_000)]
 
 
 @router.post(
@@ -95,14 +99,17 @@ async def create(
     """Adds an asset: a decision “add”. Where one stands already, that one is meant."""
     document = await _document(request, settings.body_limit_bytes, _BODIES)
 
-    def added() -> str:
+    def added() -> tuple[str, str]:
         edit = _edit(store, city, document, content_crs, whole=True)
-        return add_asset(store, city, edit, taxonomy=shipped_taxonomy())
+        if edit.properties.get("class") is None:
+            raise FeatureUnusable("an asset has a class", where="properties.class", do="Name one, as tree.")
+        with _at_named():
+            made = add_asset(store, city, edit, taxonomy=shipped_taxonomy())
+        return made, _asset_now(store, city, made).tag
 
-    address = (
-        f"{city_url(request, city)}/collections/assets/items/{quote(await run_in_threadpool(added), safe='')}"
-    )
-    return Response(status_code=201, headers={"Location": address})
+    made, tag = await run_in_threadpool(added)
+    address = f"{city_url(request, city)}/collections/assets/items/{quote(made, safe='')}"
+    return Response(status_code=201, headers={"Location": address, "ETag": tag})
 
 
 @router.put(
@@ -116,7 +123,10 @@ async def replace(
     request: Request, store: Store, settings: Installation, city: str, feature: str,
     content_crs: _ContentCrs = None, if_match: _IfMatch = None,
 ) -> Response:  # fmt: skip
-    """Makes an asset what the body says, as far as people may say it; the rest of the body is passed over."""
+    """Makes an asset what the body says, as far as people may say it; the rest of the body is passed over.
+
+    What is stored is not what was sent, so the answer has no entity tag (RFC 9110, section 9.3.4).
+    """
     document = await _document(request, settings.body_limit_bytes, _BODIES)
     await run_in_threadpool(_changed, store, city, feature, document, content_crs, if_match, whole=True)
     return Response(status_code=204)
@@ -135,8 +145,12 @@ async def update(
 ) -> Response:  # fmt: skip
     """Changes of an asset what the body names: its place, its class, whether it is verified."""
     document = await _document(request, settings.body_limit_bytes, _BODIES | {_MERGE_PATCH})
-    await run_in_threadpool(_changed, store, city, feature, document, content_crs, if_match, whole=False)
-    return Response(status_code=204)
+
+    def changed() -> str:
+        _changed(store, city, feature, document, content_crs, if_match, whole=False)
+        return _asset_now(store, city, feature).tag
+
+    return Response(status_code=204, headers={"ETag": await run_in_threadpool(changed)})
 
 
 @router.delete(
@@ -145,10 +159,16 @@ async def update(
     responses={204: {"description": "Done."}, **_REFUSALS},
     response_class=Response,
 )
-def delete(store: Store, city: str, feature: str, if_match: _IfMatch = None) -> Response:
+def delete(
+    store: Store, city: str, feature: str, if_match: _IfMatch = None, reason: _Reason = None
+) -> Response:
     """Says that an asset is none, or is no more: it is listed no longer. Its history stays."""
-    _asset_now(store, city, feature, if_match)
-    remove_asset(store, city, feature, taxonomy=shipped_taxonomy())
+    known = _asset_now(store, city, feature)
+    known.require(if_match)
+    if known.status != _REJECTED:
+        remove_asset(
+            store, city, feature, taxonomy=shipped_taxonomy(), reason=reason, only_if=known.unless(if_match)
+        )
     return Response(status_code=204)
 
 
@@ -162,30 +182,94 @@ def _changed(
     *,
     whole: bool,
 ) -> None:
-    known = _asset_now(store, city, feature, if_match)
+    known = _asset_now(store, city, feature)
+    known.require(if_match)
+    if document.get("id") not in (None, known.id, feature):
+        raise FeatureUnusable(
+            f"the body is of “{str(document['id'])[:64]}”, the address of “{feature[:64]}”",
+            where="id",
+            do="Leave the id out, or send it to its own address.",
+        )
     edit = _edit(store, city, document, content_crs, whole=whole)
-    change_asset(store, city, feature, edit, known=known, taxonomy=shipped_taxonomy())
+    with _at_named():
+        change_asset(
+            store,
+            city,
+            feature,
+            edit,
+            known={"lon_lat": known.lon_lat, "class": known.class_name, "verified": known.verified},
+            taxonomy=shipped_taxonomy(),
+            only_if=known.unless(if_match),
+        )
 
 
-def _asset_now(store: Database, city: str, feature: str, if_match: str | None) -> dict[str, Any]:
+@contextmanager
+def _at_named() -> Iterator[None]:
+    """Within it a date that cannot be is told by the name that it was given under."""
+    try:
+        yield
+    except TimeUnusable as error:
+        raise FeatureUnusable(error.what, where="properties.at", do=error.do) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """An asset as its feature shows it, under the id that was asked for."""
+
+    city: CityOnPage
+    asked: str
+    id: str
+    tag: str
+    lon_lat: tuple[float, float]
+    class_name: str
+    verified: bool
+    status: str
+
+    def require(self, if_match: str | None, tag: str | None = None) -> None:
+        """Raises:
+        PreconditionFailed: ``if_match`` names another state of it.
+        """
+        if if_match is not None and not is_named(tag or self.tag, if_match):
+            raise PreconditionFailed(
+                f"{self.asked[:64]} is not as it was", where="If-Match", do="Read it again, and decide again."
+            )
+
+    def unless(self, if_match: str | None) -> Callable[[Connection], None] | None:
+        """The same, to be asked again when nobody else writes any more."""
+        if if_match is None:
+            return None
+        return lambda connection: self.require(
+            if_match, content_tag(_text_now(connection, self.city, self.asked))
+        )
+
+
+def _asset_now(store: Database, city: str, feature: str) -> _Known:
     """The asset as its feature shows it.
 
     Raises:
         UnknownName: no such city or asset.
-        PreconditionFailed: ``if_match`` names another state of it.
     """
     with store.transaction(read_only=True) as connection:
         shown = features.city_on_page(connection, city, alone=True)
-        row = features.row_of(connection, shown, Collection.ASSETS, feature, today_in(shown.time_zone))
-        text = next(features.texts(connection, shown, Collection.ASSETS, [row]))
-    if if_match is not None and not is_named(content_tag(text), if_match):
-        raise PreconditionFailed(
-            f"{feature[:64]} is not as it was", where="If-Match", do="Read it again, and decide again."
-        )
+        text = _text_now(connection, shown, feature)
     (document,) = parsed(text)
     lon, lat = document["geometry"]["coordinates"]
-    properties = document["properties"]
-    return {"lon_lat": (lon, lat), "class": properties["class"], "verified": properties["verified"]}
+    said = document["properties"]
+    return _Known(
+        city=shown,
+        asked=feature,
+        id=document["id"],
+        tag=content_tag(text),
+        lon_lat=(lon, lat),
+        class_name=said["class"],
+        verified=said["verified"],
+        status=said["status"],
+    )
+
+
+def _text_now(connection: Connection, city: CityOnPage, feature: str) -> bytes:
+    row = features.row_of(connection, city, Collection.ASSETS, feature, today_in(city.time_zone))
+    return next(features.texts(connection, city, Collection.ASSETS, [row]))
 
 
 # --- reading what was sent ----------------------------------------------------------------------------------
@@ -216,7 +300,10 @@ def _edit(
     geometry = document.get("geometry")
     if geometry is None and (whole or "geometry" in document):
         raise FeatureUnusable("an asset has a place", where="geometry", do="Give a Point.")
-    return Edit(lon_lat=None if geometry is None else _place(geometry, crs), properties=_properties(document))
+    return Edit(
+        lon_lat=None if geometry is None else _place(geometry, crs),
+        properties=_properties(document, may_be_null=whole),
+    )
 
 
 def _place(geometry: Any, crs: Crs) -> tuple[float, float]:
@@ -234,8 +321,12 @@ def _place(geometry: Any, crs: Crs) -> tuple[float, float]:
     return lon, lat
 
 
-def _properties(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What may be set; what is known and may not is passed over, as programs send back all that they read."""
+def _properties(document: Mapping[str, Any], *, may_be_null: bool) -> dict[str, Any]:
+    """What may be set; what is known and may not is passed over, as programs send back all that they read.
+
+    Args:
+        may_be_null: programs write whole features with null for what nobody filled in; a patch takes it away.
+    """
     given = document.get("properties")
     if given is None:
         return {}
@@ -248,9 +339,14 @@ def _properties(document: Mapping[str, Any]) -> dict[str, Any]:
                 where="properties",
                 do=f"What may be set: {', '.join(WRITABLE)}.",
             )
+    for name in () if may_be_null else ("class", "verified"):
+        if name in given and given[name] is None:
+            raise FeatureUnusable(
+                f"an asset is never without “{name}”", where=f"properties.{name}", do="Leave it out."
+            )
     found = {name: given[name] for name in WRITABLE if given.get(name) is not None}
     readers: dict[str, Callable[[Any], Any]] = {
-        "class": _text, "text": _text, "reason": _text, "verified": _yes_no, "at": _instant
+        "class": _static, "text": _text, "reason": _text, "verified": _yes_no, "at": _instant
     }  # fmt: skip
     return {name: _read(readers[name], name, value) for name, value in found.items()}
 
@@ -266,6 +362,13 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > 2_000 or "\x00" in value:
         raise CallerError("it is no text of at most 2,000 signs")
     return value
+
+
+def _static(value: Any) -> str:
+    known = shipped_taxonomy().get(_text(value))
+    if known.kind is not ClassKind.STATIC:
+        raise CallerError(f"“{known.name}” moves: its things have no identity", do="Name a class that stays.")
+    return known.name
 
 
 def _yes_no(value: Any) -> bool:

@@ -68,6 +68,25 @@ class AreaVersion:
         return begun and (self.valid_to is None or on < self.valid_to)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AreaName:
+    """A version of an area without its ground: what counts need of it."""
+
+    id: int
+    level: str
+    level_rank: int
+    code: str
+    name: str
+    valid_from: date | None
+    valid_to: date | None
+
+    def in_force(self, on: date) -> bool:
+        """Whether this version holds on a local day of the city."""
+        return (self.valid_from is None or self.valid_from <= on) and (
+            self.valid_to is None or on < self.valid_to
+        )
+
+
 def versions_by_level(versions: Iterable[AreaVersion]) -> dict[str, list[AreaVersion]]:
     """The versions of each level, top level first, codes ascending in code-point order."""
     ordered = sorted(versions, key=lambda version: (version.level_rank, version.level, version.code))

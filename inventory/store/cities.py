@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from detection.errors import Conflict, UnknownName
 from detection.taxonomy import AssetClass
-from inventory.domain.places import AreaVersion, City
+from inventory.domain.places import AreaName, AreaVersion, City
 from inventory.domain.revision import Revision
 from inventory.store.schema import area_version, asset_class, city, city_class, department, scene
 
@@ -169,6 +169,22 @@ def areas_as_of(connection: Connection, place: City, on: date) -> list[AreaVersi
     """The versions in force on a local day of the city: top level first, codes in code-point order."""
     statement = _versions(place.id).where(area_version.c.valid.op("@>")(literal(on)))
     return _ordered(_version(row) for row in connection.execute(statement))
+
+
+def area_names(connection: Connection, city_id: int) -> list[AreaName]:
+    """Every version of every area without its ground, which is most of what a version is: in the same order."""
+    columns = area_version.c
+    statement = select(
+        columns.id,
+        columns.level,
+        columns.level_rank,
+        columns.code,
+        columns.name,
+        func.lower(columns.valid).label("valid_from"),
+        func.upper(columns.valid).label("valid_to"),
+    ).where(columns.city_id == city_id)
+    found = [AreaName(**row._mapping) for row in connection.execute(statement)]
+    return sorted(found, key=lambda one: (one.level_rank, one.level, one.code, one.valid_from or date.min))
 
 
 def all_area_versions(connection: Connection, city_id: int) -> list[AreaVersion]:

@@ -48,7 +48,7 @@ def counts_as_of(
     connection: Connection, city: City, areas: Sequence[int], classes: Sequence[str], as_of: datetime
 ) -> dict[tuple[int, str], Counted]:
     """Listed assets per area version (0 is the city) and class; areas without any are left out."""
-    rows = connection.execute(_COUNTS, _parameters(city, classes, as_of, areas=list(areas)))
+    rows = connection.execute(_COUNTS, _parameters(city, classes, as_of, areas=_array(areas)))
     return {
         (row.area_version_id, row[1]): Counted(listed=int(row.listed), verified=int(row.verified))
         for row in rows
@@ -59,7 +59,7 @@ def coverage_as_of(
     connection: Connection, city: City, areas: Sequence[int], classes: Sequence[str], as_of: datetime
 ) -> dict[tuple[int, str], Covered]:
     """The step of coverage in force, per area version or stand-in and class; unsurveyed ones are left out."""
-    rows = connection.execute(_COVERAGE, _parameters(city, classes, as_of, areas=list(areas)))
+    rows = connection.execute(_COVERAGE, _parameters(city, classes, as_of, areas=_array(areas)))
     return {
         (row.area_version_id, row[1]): Covered(
             share=row.share,
@@ -137,6 +137,11 @@ def _error(card: dict[str, Any], class_name: str) -> CountError | None:
     if evidence is None:
         return None
     return CountError(relative_error=evidence["relative_error"], dispersion=evidence["dispersion"])
+
+
+def _array(numbers: Sequence[int]) -> str:
+    # As PostgreSQL writes it: the driver takes five times as long for a list.
+    return f"{{{','.join(map(str, numbers))}}}"
 
 
 def _parameters(city: City, classes: Sequence[str], as_of: datetime, **more: Any) -> dict[str, Any]:

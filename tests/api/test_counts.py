@@ -57,6 +57,44 @@ def test_a_polygon_is_counted_with_its_border(service: Service) -> None:
         assert (row["area"], row["count"], row["coverage"]) == (None, 2, 1.0)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        box(179.0, -18.0, -179.0, -16.0),
+        box(179.0, -18.0, 181.0, -16.0),
+        box(-181.0, -18.0, -179.0, -16.0),
+        {
+            "type": "MultiPolygon",
+            "coordinates": [
+                box(179.0, -18.0, 180.0, -16.0)["coordinates"],
+                box(-180.0, -18.0, -179.0, -16.0)["coordinates"],
+            ],
+        },
+    ],
+    ids=["jumps", "beyond 180", "beyond -180", "cut"],
+)
+def test_a_polygon_over_the_antimeridian_counts_both_sides_and_nothing_else(
+    service: Service, body: dict[str, Any]
+) -> None:
+    (row,) = service.client.post("/cities/fiji/counts", json=body).json()["counts"]
+    assert row["count"] == 2
+    assert row["coverage"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_r13_a_polygon_beyond_the_city_has_no_count_and_is_told_why(service: Service) -> None:
+    def asked(body: dict[str, Any], query: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = service.client.post(f"{COUNTS}?class=tree{query}", json=body).json()
+        return found
+
+    beyond = asked(box(22.0, 50.0, 23.0, 51.0))
+    (row,) = beyond["counts"]
+    assert row.keys() == KEYS
+    assert (row["count"], row["coverage"], row["basis"]) == (None, None, "not surveyed")
+    assert "outside of town" in beyond["hint"]
+    assert "nobody has looked" in asked(box(100.0, 22.0, 100.05, 22.05), "&as_of=2020-01-01")["hint"]
+    assert "hint" not in asked(box(100.0, 22.0, 100.05, 22.05))
+
+
 def test_a_polygon_is_counted_as_of_a_date(service: Service) -> None:
     body = box(100.0, 22.0, 100.05, 22.05)
 
@@ -77,7 +115,7 @@ def test_a_polygon_is_counted_as_of_a_date(service: Service) -> None:
             "too_many_vertices",
         ),
         (b'{"type":"Polygon","coordinates":[[[0,0],[1,1],[1,0],[0,1],[0,0]]]}', 422, "geometry_invalid"),
-        (b'{"type":"Polygon","coordinates":[[[179,0],[-179,0],[-179,1],[179,0]]]}', 422, "antimeridian"),
+        (b'{"type":"Polygon","coordinates":[[[100,0],[-100,0],[-100,1],[100,0]]]}', 422, "antimeridian"),
         (b'{"type":"Point","coordinates":[1,2]}', 422, "unsupported_geometry"),
         (b"[" * 100_000, 400, "json_too_deep"),
         (b"[" + b"1" * 5_000 + b"]", 400, "number_too_long"),

@@ -2,9 +2,13 @@
 
 import csv
 import io
+from datetime import date
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from inventory.dates import days_from
 from tests.api.conftest import Service
 
 ITEMS = "/cities/town/collections/counts/items"
@@ -46,6 +50,16 @@ def test_counts_are_as_of_a_date_and_of_a_level_and_one_by_one(service: Service)
     assert one["properties"] == now["properties"]
 
 
+@pytest.mark.parametrize(
+    ("span", "as_of"),
+    [("2024-01-01/2025-12-31", "2025-12-31"), ("../2025-12-31", "2025-12-31"), ("2024-01-01/..", None),
+     ("../..", None), ("0000-01-01T00:00:00Z/9999-12-31T00:00:00Z", None)],
+)  # fmt: skip
+def test_of_a_span_of_time_they_are_as_of_its_end(service: Service, span: str, as_of: str | None) -> None:
+    alone = service.get(ITEMS if as_of is None else f"{ITEMS}?datetime={as_of}").json()["features"]
+    assert service.get(f"{ITEMS}?datetime={span}").json()["features"] == alone
+
+
 def test_their_schema_has_the_citys_own_columns(service: Service) -> None:
     schema = service.get("/cities/town/collections/counts/schema").json()["properties"]
     feature = service.get(ITEMS).json()["features"][0]
@@ -85,6 +99,82 @@ def test_counts_come_as_csv_too(service: Service) -> None:
     assert [(row["area"], row["class"], row["count"]) for row in rows] == [
         (row["area"], row["class"], "" if row["count"] is None else str(row["count"])) for row in told
     ]
+
+
+def test_dates_may_be_given_as_steps(service: Service) -> None:
+    asked = "group-by=class,date&class=tree"
+    by_month = service.get(f"{COUNTS}?{asked}&from=2025-12-31&to=2026-03-15&step=P1M").json()["counts"]
+    assert [(row["as_of"], row["count"]) for row in by_month] == [
+        ("2025-12-31", 4),
+        ("2026-01-31", 4),
+        ("2026-02-28", 5),
+    ]
+    by_year = service.get(f"{COUNTS}?{asked}&from=2025-06-30&to=2026-06-30").json()
+    assert by_year == service.get(f"{COUNTS}?{asked}&as_of=2025-06-30,2026-06-30").json()
+
+
+def test_a_table_is_for_spreadsheets_or_for_programs(service: Service) -> None:
+    for_people = service.get(f"{COUNTS}?level=district&f=csv")
+    assert 'filename="town-counts.csv"' in for_people.headers["content-disposition"]
+    plain = service.get(f"{COUNTS}?level=district&f=csv&bom=false")
+    assert for_people.text.removeprefix("\ufeff") == plain.text
+    ring = [[100.0, 22.0], [100.1, 22.0], [100.1, 22.1], [100.0, 22.1], [100.0, 22.0]]
+    polygon = {"type": "Polygon", "coordinates": [ring]}
+    table = service.client.post(f"{COUNTS}?class=tree&f=csv&bom=false", json=polygon)
+    (row,) = list(csv.DictReader(io.StringIO(table.text)))
+    (said,) = service.client.post(f"{COUNTS}?class=tree", json=polygon).json()["counts"]
+    assert row == {name: "" if value is None else str(value) for name, value in said.items()}
+    assert service.client.post(f"{COUNTS}?f=html", json=polygon).status_code == 400
+
+
+def test_ends_of_months_stay_ends_of_months() -> None:
+    assert days_from(date(2024, 1, 31), date(2024, 4, 30), "P1M", most=9) == [
+        date(2024, 1, 31),
+        date(2024, 2, 29),
+        date(2024, 3, 31),
+        date(2024, 4, 30),
+    ]
+    assert days_from(date(2024, 2, 29), date(2028, 12, 31), "P1Y", most=9)[-1] == date(2028, 2, 29)
+    assert days_from(date(9999, 1, 1), date(9999, 12, 31), "P1Y", most=9) == [date(9999, 1, 1)]
+
+
+@given(
+    st.dates(date(1900, 1, 1), date(2100, 1, 1)),
+    st.integers(0, 4000),
+    st.sampled_from(["P1Y", "P1M", "P5M", "P1W", "P10D", "P1Y6M", "P1M1D"]),
+)
+def test_steps_rise_begin_with_the_first_day_and_never_pass_the_last(
+    first: date, more: int, step: str
+) -> None:
+    last = date.fromordinal(first.toordinal() + more)
+    days = days_from(first, last, step, most=10_000)
+
+    assert days[0] == first
+    assert days == sorted(set(days))
+    assert days[-1] <= last
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("from=2025-12-31", "group-by"),
+        ("group-by=date&to=2025-12-31", "from"),
+        ("group-by=date&step=P1Y", "from"),
+        ("group-by=date&as_of=2025-12-31&from=2024-12-31", "exclude"),
+        ("group-by=date&from=2025-12-31&step=yearly", "yearly"),
+        ("group-by=date&from=2025-12-31&step=P0D", "P0D"),
+        ("group-by=date&from=2025-12-31&step=PT1H", "PT1H"),
+        ("group-by=date&from=2025-12-31&to=2024-12-31", "comes before"),
+        ("group-by=date&from=1900-01-01&to=2026-01-01&step=P1D", "120"),
+        ("group-by=date&from=soon", "soon"),
+        ("f=xml", "xml"),
+        ("bom=perhaps&f=csv", "bom"),
+    ],
+)
+def test_steps_and_forms_that_are_none_are_refused(service: Service, query: str, told: str) -> None:
+    answer = service.get(f"{COUNTS}?{query}")
+    assert answer.status_code == 400
+    assert told in f"{answer.json()['detail']} {answer.json()['where']}"
 
 
 @pytest.mark.parametrize(
