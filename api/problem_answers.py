@@ -73,7 +73,10 @@ def _of_our_tree(request: Request, error: Exception) -> Response:
     status = outcome_of(error).http_status
     words = problem(error)
     if status >= 500:
-        _LOG.error("trace %s: %s", request.state.trace, error, exc_info=error if status == 500 else None)
+        trace = request.state.trace
+        _LOG.error(
+            "trace %s: %s", trace, error, exc_info=error if status == 500 else None, extra={"trace": trace}
+        )
         if status == 500:
             return last_resort(request.state.trace)
     return _answer(

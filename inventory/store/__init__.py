@@ -13,6 +13,7 @@ __all__ = [
     "identities",
     "migrate",
     "queryables",
+    "questions",
     "reviews",
     "roles",
     "server",

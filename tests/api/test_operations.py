@@ -13,9 +13,10 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from api.admission import Admission, Room, client_of
+from api.admission import Admission, Room
 from api.app import create_app
-from api.settings import Settings
+from api.callers import client_of
+from api.settings import LogFormat, Settings
 from api.watching import log_requests
 from inventory.store import cities
 from inventory.store.database import Database, Patience
@@ -38,7 +39,10 @@ def client(database: Database, tmp_path: Path) -> Iterator[httpx.Client]:
 def test_it_lives_and_is_ready(service: Service) -> None:
     assert service.get("/healthz").json()["status"] == "ok"
     ready = service.get("/readyz")
-    assert (ready.status_code, ready.json()["checks"]) == (200, {"database": "ok", "schema": "ok"})
+    assert (ready.status_code, ready.json()["checks"]) == (
+        200,
+        {"pool": "ok", "database": "ok", "schema": "ok"},
+    )
 
 
 def test_it_is_not_ready_without_its_database_but_lives(tmp_path: Path) -> None:
@@ -171,7 +175,7 @@ def test_a_request_is_one_line_of_json_without_what_must_stay_unsaid(service: Se
     stream = io.StringIO()
     service_log = logging.getLogger("urban_inventory")
     before, level = service_log.handlers[:], service_log.level
-    log_requests(stream)
+    log_requests(stream, LogFormat.JSON)
     try:
         service.get(f"{ITEMS}?limit=1&token=secret", x_request_id="a-known-number")
     finally:
