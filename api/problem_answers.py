@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from api import pages
+from api.hanging_up import caller_of
 from api.negotiation import prefers_html
 from api.problems import outcome_of, problem
 from detection.errors import UrbanInventoryError
@@ -73,12 +74,13 @@ def _of_our_tree(request: Request, error: Exception) -> Response:
     status = outcome_of(error).http_status
     words = problem(error)
     if status >= 500:
-        trace = request.state.trace
-        _LOG.error(
-            "trace %s: %s", trace, error, exc_info=error if status == 500 else None, extra={"trace": trace}
-        )
+        trace, caller = request.state.trace, caller_of(request.scope)
+        # What was ended because nobody waits for it is no failure.
+        if caller is None or not caller.is_gone:
+            said = error if status == 500 else None
+            _LOG.error("trace %s: %s", trace, error, exc_info=said, extra={"trace": trace})
         if status == 500:
-            return last_resort(request.state.trace)
+            return last_resort(trace)
     return _answer(
         request, status, words["code"] or "error", words["what"] or "", words["where"], words["do"]
     )
