@@ -11,6 +11,7 @@ from starlette_compress import CompressMiddleware, add_compress_type
 
 from api import cities, counts, imagery, operations, problem_answers, source, stac, web_files
 from api.admission import Admission, Room
+from api.description import describe
 from api.fresh import NotModified, not_modified
 from api.hanging_up import HangingUp
 from api.ogc import downloads, items, landing, schemas, tiles, writes
@@ -72,6 +73,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     ):
         app.include_router(room.router)
     app.add_exception_handler(NotModified, not_modified)
+    describe(app)
     # From within outwards: each layer is around those before it.
     app.add_middleware(CompressMiddleware, zstd_level=1, brotli_quality=1, gzip_level=1)
     app.add_middleware(Admission, room=app.state.room)

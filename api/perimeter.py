@@ -6,6 +6,7 @@ One plain ASGI layer around the application, so that answers to errors and unkno
 import logging
 import re
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problem_answers import host_refused, last_resort, nothing_here
+from api.problem_answers import host_refused, last_resort, nothing_here, unreadable_address
 from api.settings import LOOPBACK_NAMES
 from api.watching import as_line
 
@@ -93,6 +94,11 @@ class Perimeter:
         method = scope["method"]
         if not self._is_our_host(Headers(scope=scope).get("host", "")):
             await host_refused(answer.trace)(scope, receive, answer)
+        elif not scope["path"].isprintable() and any(
+            unicodedata.category(one) == "Cc" for one in scope["path"]
+        ):
+            # No name of ours has any; patterns of routes stop at a line feed, the database's text at a NUL.
+            await unreadable_address(answer.trace)(scope, receive, answer)
         elif method == "OPTIONS":
             await self._options(scope)(scope, receive, answer)
         else:

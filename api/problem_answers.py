@@ -64,6 +64,13 @@ def host_refused(trace: str) -> Response:
     return refusal(421, "host_unknown", "this service has another name", trace=trace)
 
 
+def unreadable_address(trace: str) -> Response:
+    """The answer to an address with signs in it that nothing here is called by."""
+    return refusal(
+        400, "bad_request", "the address has a control character in it", trace=trace, do="Leave it out."
+    )
+
+
 def nothing_here(trace: str) -> Response:
     """The answer to an address that nothing has."""
     return refusal(404, "unknown_address", "nothing is at this address", trace=trace, do="Start at “/”.")

@@ -53,6 +53,19 @@ def count(
         )
 
 
+def count_seen(
+    connection: Connection,
+    city_code: str,
+    *,
+    classes: Sequence[str] | None = None,
+    level: str | None = None,
+    as_of: date | None = None,
+) -> list[CountRow]:
+    """``count`` inside the caller's transaction, which only reads: who has a connection never waits for a second."""
+    known = known_city(connection, city_code)
+    return _count(connection, known, classes=classes, area=None, level=level, polygon=None, as_of=as_of)
+
+
 def count_within(
     connection: Connection,
     city: City,

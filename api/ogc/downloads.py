@@ -40,6 +40,8 @@ from inventory.store.features import CityOnPage, Collection, Wanted
 router = APIRouter(tags=["features"])
 
 _BYTES_AT_ONCE = 256 * 1024
+_PLACE_WITHIN_S = 1.0
+"""Who downloads one file after the other comes before the last one's place is free."""
 
 
 class Downloads:
@@ -61,7 +63,7 @@ class Downloads:
         Raises:
             StoreBusy: all are taken.
         """
-        if not self._free.acquire(blocking=False):
+        if not self._free.acquire(timeout=_PLACE_WITHIN_S):
             raise StoreBusy(
                 f"as many downloads are under way as run at once here ({self._at_once})",
                 do="Try again in a minute, or read the items page by page.",
@@ -160,7 +162,9 @@ def download(
             return _FileAnswer(
                 making, file, texts, opened.pop_all(), form=form, headers=headers, when_gone=when_gone
             )
-        chunks = rendering.body(form, named, texts, head=_head(request, shown, named), spreadsheet=bom)
+        chunks = rendering.begun(
+            rendering.body(form, named, texts, head=_head(request, shown, named), spreadsheet=bom)
+        )
         return rendering.Streamed(chunks, opened.pop_all(), form=form, headers=headers, when_gone=when_gone)
 
 

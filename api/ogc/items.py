@@ -136,7 +136,7 @@ def items(
         texts = features.texts(connection, shown, named, page.rows, separator=rendering.separator_of(form))
         if named is Collection.COUNTS:
             between = rendering.separator_of(form)
-            texts = with_counts(store, connection, shown, wanted, texts, between, classes=conditions.class_)
+            texts = with_counts(connection, shown, wanted, texts, between, classes=conditions.class_)
         if not answered_in.is_lon_lat:
             texts = (in_crs_text(text, answered_in, rendering.separator_of(form)) for text in texts)
         if as_page:
@@ -149,6 +149,7 @@ def items(
         if len(page.rows) <= _ROWS_AT_ONCE:
             # Held whole it is sent without a thread waiting between its parts.
             return Response(b"".join(chunks), media_type=form.content_type, headers=headers)
+        chunks = rendering.begun(chunks)
         return rendering.Streamed(chunks, opened.pop_all(), form=form, headers=headers)
 
 
@@ -170,7 +171,7 @@ def item(
         texts = features.texts(connection, shown, named, [row])
         if named is Collection.COUNTS:
             today = today_in(shown.time_zone)
-            texts = with_counts(store, connection, shown, Wanted(local_dates=(today, today)), texts, ",\n")
+            texts = with_counts(connection, shown, Wanted(local_dates=(today, today)), texts, ",\n")
         text = next(texts)
         if not as_page and answered_in.is_lon_lat:
             keep(request, text)

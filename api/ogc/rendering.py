@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -150,6 +151,12 @@ def _file(form: Format, collection: Collection, texts: Iterable[bytes]) -> Itera
     assert form.file_form is not None
     write_features(batches, form.file_form, whole)
     yield whole.getvalue()
+
+
+def begun(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, its first part made now: what fails at once can still be told by a status."""
+    first = next(chunks, b"")
+    return chain((first,), chunks)
 
 
 class Streamed(StreamingResponse):

@@ -22,7 +22,7 @@ from api.ogc.documents import HTML, JSON
 from api.requests import Store, today_in
 from detection.errors import CallerError, UnknownName
 from detection.taxonomy import ClassKind, shipped_taxonomy
-from inventory.counting import OUTSIDE, count
+from inventory.counting import OUTSIDE, count_seen
 from inventory.domain.tiles import DEEPEST_ZOOM, Tile, tile_of
 from inventory.store import features, tiles
 from inventory.store.database import Connection, Database
@@ -262,7 +262,12 @@ def _tile(
         if named is not None:
             day = parameters.local_dates(span, shown.time_zone)[1] if span is not None else today
             content += tiles.areas_tile(
-                connection, asked, shown.id, named, day or today, _told(store, shown, named, day or today)
+                connection,
+                asked,
+                shown.id,
+                named,
+                day or today,
+                _told(connection, shown, named, day or today),
             )
     kept = version is not None and version == f"{shown.version}.{today}"
     headers = {"Cache-Control": KEPT_FOR_GOOD} if kept else {}
@@ -271,10 +276,10 @@ def _tile(
     return Response(content, media_type=MVT, headers=headers)
 
 
-def _told(store: Database, city: CityOnPage, level: str, day: Any) -> dict[str, str]:
+def _told(connection: Connection, city: CityOnPage, level: str, day: Any) -> dict[str, str]:
     """What a tile tells of each area's counts; what nobody looked at is left out, never 0 (R13)."""
     told: dict[str, dict[str, Any]] = {}
-    for row in count(store, city.code, level=level, as_of=day):
+    for row in count_seen(connection, city.code, level=level, as_of=day):
         if row.area is None or row.area == OUTSIDE or row.count is None:
             continue
         said = told.setdefault(row.area, {})
