@@ -162,9 +162,8 @@ def download(
             return _FileAnswer(
                 making, file, texts, opened.pop_all(), form=form, headers=headers, when_gone=when_gone
             )
-        chunks = rendering.begun(
-            rendering.body(form, named, texts, head=_head(request, shown, named), spreadsheet=bom)
-        )
+        texts_begun = rendering.begun(texts)
+        chunks = rendering.body(form, named, texts_begun, head=_head(request, shown, named), spreadsheet=bom)
         return rendering.Streamed(chunks, opened.pop_all(), form=form, headers=headers, when_gone=when_gone)
 
 

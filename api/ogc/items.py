@@ -1,6 +1,5 @@
 """Items of the collections: pages of features, read from the database, and single features."""
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Literal
 from urllib.parse import quote
@@ -110,8 +109,7 @@ def items(
         cursor,
         offset or 0,
     )
-    with ExitStack() as opened:
-        connection = opened.enter_context(store.transaction(Patience.HTTP, read_only=True))
+    with store.transaction(Patience.HTTP, read_only=True) as connection:
         shown = city_asked(request, connection, city, alone=not as_page)
         answered_in = read_crs(crs, shown, "crs")
         _require_lon_lat(answered_in, form)
@@ -149,8 +147,7 @@ def items(
         if len(page.rows) <= _ROWS_AT_ONCE:
             # Held whole it is sent without a thread waiting between its parts.
             return Response(b"".join(chunks), media_type=form.content_type, headers=headers)
-        chunks = rendering.begun(chunks)
-        return rendering.Streamed(chunks, opened.pop_all(), form=form, headers=headers)
+        return rendering.held(chunks, form, headers)
 
 
 @router.get(

@@ -1,17 +1,18 @@
 """Features on their way to a caller: the head of a page, its links, and the body in each format."""
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack
-from itertools import chain
-from typing import Any
+from itertools import chain, islice
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
 from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
 import orjson
 import pyarrow as pa
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
@@ -29,6 +30,11 @@ _RECORD = "\x1e"
 """What begins a record of a GeoJSON text sequence (RFC 8142); each ends with a line feed."""
 _STILL_S = 60
 """A caller who takes nothing for so long holds a connection of the database for nothing."""
+
+
+_PART_BYTES = 256 * 1024
+_IN_MEMORY_BYTES = 1024**2
+"""More of an answer than this waits in a temporary file until it is taken."""
 
 
 class CallerGone(Exception):
@@ -153,10 +159,45 @@ def _file(form: Format, collection: Collection, texts: Iterable[bytes]) -> Itera
     yield whole.getvalue()
 
 
-def begun(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, its first part made now: what fails at once can still be told by a status."""
-    first = next(chunks, b"")
-    return chain((first,), chunks)
+def begun(texts: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, the first of them read now: what fails at once can still be told by a status."""
+    first = list(islice(texts, 1))
+    return chain(first, texts)
+
+
+def held(chunks: Iterable[bytes], form: Format, headers: dict[str, str]) -> Response:
+    """An answer that is made whole before its first part is sent: in memory or, where it is long, in a file.
+
+    So the database's connection is given back before the sending begins: a caller with a slow line holds only a file.
+    """
+    whole = SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 -- closed when it is sent
+    try:
+        for chunk in chunks:
+            whole.write(chunk)
+    except BaseException:
+        whole.close()
+        raise
+    return _Held(whole, form, headers)
+
+
+class _Held(StreamingResponse):
+    """A file on its way, closed in the end."""
+
+    def __init__(self, whole: IO[bytes], form: Format, headers: dict[str, str]) -> None:
+        self._whole = whole
+        length = {"Content-Length": str(whole.tell())}
+        whole.seek(0)
+        super().__init__(self._parts(), media_type=form.content_type, headers={**headers, **length})
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        while part := await anyio.to_thread.run_sync(self._whole.read, _PART_BYTES):
+            yield part
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._whole.close()
 
 
 class Streamed(StreamingResponse):

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -223,6 +223,24 @@ def test_a_body_longer_than_its_limit_is_refused_whatever_it_says_of_itself(slow
 
     answer = httpx.post(f"{slow}/reads-a-body", content=endless())
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
+def test_who_reads_slowly_keeps_no_connection_from_others(cloned: ClonedDatabase, tmp_path: Path) -> None:
+    database = Database(cloned.service_url, pool_size=1, pool_wait_s=2)
+    with database.transaction(Patience.JOB) as connection:
+        place = make_city(connection, "many")
+        place.assets([(100 + i % 100 / 1000, 22 + i // 100 / 1000) for i in range(6_000)])
+    path = "/cities/many/collections/assets/items?limit=6000"
+    with served(create_app(Settings(home=tmp_path), database)) as url, ExitStack() as readers:
+        for _ in range(3):
+            # More than what fits between the two, and nobody takes it.
+            reader = readers.enter_context(begun(url, path))
+            assert reader.recv(12) == b"HTTP/1.1 200"
+        assert httpx.get(f"{url}/cities/many/counts").status_code == 200
+        whole = httpx.get(f"{url}{path}")
+    assert len(whole.json()["features"]) == 6_000
+    assert len(whole.content) > 1_500_000
+    database.close()
 
 
 # --- connections of the database ------------------------------------------------------------------------------
