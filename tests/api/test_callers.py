@@ -159,6 +159,23 @@ def test_who_hangs_up_while_they_wait_leaves_the_line(database: Database, tmp_pa
         assert sleepers(database) == 1
 
 
+def test_who_asks_too_much_is_refused_with_a_problem_and_others_are_not(
+    database: Database, tmp_path: Path
+) -> None:
+    app = slow_app(database, tmp_path, client_requests=1, wait_s=0.2)
+    with served(app) as url, begun(url, "/reads"):
+        assert soon(lambda: sleepers(database) == 1)
+        refused = httpx.get(f"{url}/cities")
+        other = httpx.get(f"{url}/cities", headers={"X-Forwarded-For": "198.51.100.1"})
+        figures = httpx.get(f"{url}/metrics").text
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.headers["retry-after"]
+    assert refused.json()["trace"] == refused.headers["x-request-id"]
+    assert other.status_code == 200
+    assert 'urban_inventory_requests_refused_total{status="429"} 1.0' in figures
+
+
 # --- slowness -----------------------------------------------------------------------------------------------
 
 
