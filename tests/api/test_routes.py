@@ -183,3 +183,16 @@ def test_a_body_that_says_nothing_is_a_problem(
     answer = narrow.request(method, address(path), content=body, headers={"Content-Type": media_type})
     assert 400 <= answer.status_code < 500, answer.text[:200]
     assert_problem(answer)
+
+
+@pytest.mark.parametrize(("method", "path"), WRITTEN)
+def test_the_example_of_a_body_is_answered_and_asks_nothing_in_the_event_loop(
+    narrow: httpx.Client, method: str, path: str
+) -> None:
+    for media_type, content in ALL[path][method].get("requestBody", {"content": {}})["content"].items():
+        answer = narrow.request(
+            method, address(path), json=content["example"], headers={"Content-Type": media_type}
+        )
+        assert answer.status_code < 500, answer.text[:300]
+        if answer.status_code >= 400:
+            assert_problem(answer)
