@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import random
 import re
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from api.admission import Admission, Room
@@ -92,6 +94,37 @@ def test_answers_are_compressed_as_the_caller_likes(service: Service, encoding: 
     assert "Accept-Encoding" in packed.headers["vary"]
     assert packed.json()["features"] == plain.json()["features"]
     assert packed.num_bytes_downloaded < plain.num_bytes_downloaded / 4
+
+
+@pytest.mark.parametrize("refused", ["gzip;q=0", "identity", "*", "deflate", "gzip;q=nonsense"])
+def test_who_does_not_name_an_encoding_gets_none(service: Service, refused: str) -> None:
+    answer = service.get("/cities/many/collections/assets/items?limit=100", accept_encoding=refused)
+    assert "content-encoding" not in answer.headers
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "identity"])
+def test_a_long_answer_is_compressed_while_it_is_made(
+    database: Database, tmp_path: Path, encoding: str
+) -> None:
+    made = 0
+
+    def parts() -> Iterator[bytes]:
+        nonlocal made
+        for number in range(2_000):
+            made += 1
+            yield random.Random(number).randbytes(24_000).hex().encode()
+
+    app = create_app(Settings(home=tmp_path), database)
+    app.add_api_route("/long", lambda: StreamingResponse(parts(), media_type="application/geo+json"))
+    with (
+        served(app) as url,
+        httpx.stream("GET", f"{url}/long", headers={"Accept-Encoding": encoding}, timeout=30) as answer,
+    ):
+        assert answer.headers.get("content-encoding", "identity") == encoding
+        next(answer.iter_raw(1_000))
+        time.sleep(0.3)
+        # What the two ends hold between them, and no more: 96 MB were to come.
+        assert 0 < made < 700
 
 
 def test_files_that_are_compressed_in_themselves_are_not_again(service: Service) -> None:
@@ -363,3 +396,29 @@ def test_who_hangs_up_while_waiting_leaves_the_line() -> None:
         assert (room._clients, room._whole.taken) == ({}, 0)
 
     asyncio.run(scenario())
+
+
+def test_no_place_is_lost_whoever_gives_up_when() -> None:
+    async def scenario(seed: int) -> None:
+        chance = random.Random(seed)
+        room = _room(each=2, all_together=3, patience_s=0.02)
+
+        async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+            await asyncio.sleep(chance.choice((0, 0, 0.001, 0.01)))
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        app = Admission(answered, room=room)
+        asked = []
+        for _ in range(150):
+            asked.append(asyncio.create_task(_ask(app, chance.choice("abcdef"))))
+            await asyncio.sleep(chance.choice((0, 0, 0.001)))
+            if chance.random() < 0.3:
+                chance.choice(asked).cancel()
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert {one for one in outcomes if isinstance(one, int)} <= {200, 429, 503}
+        assert (room.taken, room.waiting, room._clients) == (0, 0, {})
+        # All places are there for who comes next.
+        assert await asyncio.gather(*(_ask(app, name) for name in "abc")) == [200] * 3
+
+    for seed in range(20):
+        asyncio.run(scenario(seed))
