@@ -1,7 +1,7 @@
 """Features on their way to a caller: the head of a page, its links, and the body in each format."""
 
 import io
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain, islice
 from tempfile import SpooledTemporaryFile
@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from api.links import Link, changed_query, city_url, header_value, link, with_query
 from api.ogc import formats, parameters
@@ -28,17 +28,11 @@ from inventory.store.features import CityOnPage, Collection
 
 _RECORD = "\x1e"
 """What begins a record of a GeoJSON text sequence (RFC 8142); each ends with a line feed."""
-_STILL_S = 60
-"""A caller who takes nothing for so long holds a connection of the database for nothing."""
 
 
 _PART_BYTES = 256 * 1024
 _IN_MEMORY_BYTES = 1024**2
 """More of an answer than this waits in a temporary file until it is taken."""
-
-
-class CallerGone(Exception):
-    """Nobody takes the answer any more."""
 
 
 def separator_of(form: Format) -> str:
@@ -201,58 +195,21 @@ class _Held(StreamingResponse):
 
 
 class Streamed(StreamingResponse):
-    """An answer on its way; what was opened for it, as its transaction, ends with it, however it ends.
+    """An answer that is sent while it is read; what was opened for it, as its transaction, ends with it.
 
-    Args:
-        when_gone: ends what still works for the answer, called when the caller hangs up.
+    However it ends: a caller who hangs up, or takes nothing any more, ends it too (``api/hanging_up.py``).
     """
 
     def __init__(
-        self,
-        chunks: Iterator[bytes],
-        opened: ExitStack,
-        *,
-        form: Format,
-        headers: dict[str, str],
-        when_gone: Callable[[], None] | None = None,
+        self, chunks: Iterator[bytes], opened: ExitStack, *, form: Format, headers: dict[str, str]
     ) -> None:
         super().__init__(chunks, media_type=form.content_type, headers=headers)
         self._opened = opened
-        self._when_gone = when_gone
-        self._is_gone = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def watching() -> Message:
-            message = await receive()
-            if message["type"] == "http.disconnect" and self._when_gone is not None:
-                self._is_gone = True
-                # Finished before anything is closed: it must not meet whoever has the connection next.
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._when_gone)
-            return message
-
         try:
-            await super().__call__(scope, watching, patient(send))
-        except CallerGone:
-            pass
-        except Exception:
-            # What was ended for a caller who is gone says so; nobody need hear it.
-            if not self._is_gone:
-                raise
+            await super().__call__(scope, receive, send)
         finally:
             # Shielded: a caller who hung up must not leave a connection behind.
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._opened.close)
-
-
-def patient(send: Send) -> Send:
-    """``send`` that gives up a caller who takes nothing any more."""
-
-    async def sending(message: Message) -> None:
-        try:
-            with anyio.fail_after(_STILL_S):
-                await send(message)
-        except TimeoutError:
-            raise CallerGone from None
-
-    return sending

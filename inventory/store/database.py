@@ -20,7 +20,7 @@ from inventory.errors import SchemaBehind, StoreBusy, StoreError, StoreUnreachab
 from inventory.store import migrate
 from inventory.store.addresses import engine_url
 from inventory.store.cluster import open_cluster
-from inventory.store.questions import asked_now
+from inventory.store.questions import TidyCursor, asked_now
 
 _MIGRATION_WAIT_S = 60.0
 _POOL_WAIT_S = 10.0
@@ -75,7 +75,9 @@ class Database:
             pool_pre_ping=True,
             connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"},
         )
-        event.listen(self._engine, "before_cursor_execute", _go_on)
+        event.listen(self._engine, "connect", _with_tidy_cursors)
+        # Before there is a cursor, which nobody would close.
+        event.listen(self._engine, "before_execute", _go_on)
 
     @contextmanager
     def transaction(
@@ -144,18 +146,15 @@ class Database:
         self._engine.dispose()
 
 
+def _with_tidy_cursors(driver: psycopg.Connection, _: object) -> None:
+    driver.server_cursor_factory = TidyCursor
+
+
 def _go_on(connection: Connection, *_: object) -> None:
     """Before each statement of a question: whether anybody waits for the answer."""
     question = asked_now()
     if question is not None and question.is_over and question.is_read_with(connection):
         question.go_on()
-
-
-def cancel(connection: Connection) -> None:
-    """Ends the statement that another thread runs on a connection, if there is one; that thread gets an error."""
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)
-    driver.cancel()
 
 
 def _translated(error: DBAPIError, *, reading: bool) -> UrbanInventoryError:

@@ -7,8 +7,9 @@ its end, so that nobody has to guess what a broken connection has left behind.
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
+from typing import Any
 
 import psycopg
 from sqlalchemy import Connection
@@ -57,6 +58,12 @@ class Question:
         """Whether the connection reads for this question."""
         return _driver(connection) in self._reading
 
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Within it nothing is cancelled: what tidies up is to come to its end."""
+        with self._turn:
+            yield
+
     def go_on(self) -> None:
         """Raises:
         StoreBusy: nobody waits for the answer.
@@ -69,6 +76,16 @@ def _driver(connection: Connection) -> psycopg.Connection:
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     return driver
+
+
+class TidyCursor(psycopg.ServerCursor[Any]):
+    """A server's cursor that is closed also when the question is ended at that very moment."""
+
+    def close(self) -> None:
+        """Closes it, on the server too."""
+        question = asked_now()
+        with question.undisturbed() if question is not None else nullcontext():
+            super().close()
 
 
 _ASKED: ContextVar[Question | None] = ContextVar("question", default=None)
