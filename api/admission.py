@@ -5,17 +5,16 @@ room (503); both are told when to come again. Looks at the service's health pass
 """
 
 import asyncio
-import ipaddress
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, nullcontext, suppress
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.callers import Network, client_of
+from api.hanging_up import caller_of
 from api.problem_answers import refusal
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 UNQUEUED = frozenset({"/healthz", "/readyz", "/metrics"})
 _LINE_FACTOR = 8
 """So many times as many as may be answered at once may wait."""
@@ -29,33 +28,60 @@ class NoRoom(Exception):
         self.status = status
 
 
-@dataclass(slots=True)
 class _Line:
-    """Places, and who waits for one."""
+    """Places, and who waits for one, in their order.
 
-    places: int
-    taken: int = 0
-    waiting: int = 0
-    freed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    A place that gets free goes straight to who waits longest: nobody can come in between, and none is lost when its
+    new owner gives up at that moment. All of it happens in one event loop, and nothing here waits but ``take``.
+    """
 
-    async def take(self) -> None:
-        """Waits for a place."""
-        if self.taken < self.places and not self.waiting:
-            self.taken += 1
-            return
-        self.waiting += 1
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self.taken = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    def take_now(self) -> bool:
+        """Takes a place if there is one: then nobody waits either."""
+        if self.taken >= self.places:
+            return False
+        self.taken += 1
+        return True
+
+    async def take(self, within_s: float) -> None:
+        """Waits for a place.
+
+        Raises:
+            TimeoutError: there was none for too long, or too many wait already.
+        """
+        if len(self._waiting) >= _LINE_FACTOR * self.places:
+            raise TimeoutError
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
         try:
-            async with self.freed:
-                await self.freed.wait_for(lambda: self.taken < self.places)
-                self.taken += 1
-        finally:
-            self.waiting -= 1
+            async with asyncio.timeout(within_s):
+                await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                # It was ours already when we gave up.
+                self.leave()
+            else:
+                with suppress(ValueError):
+                    self._waiting.remove(turn)
+            raise
 
-    async def leave(self) -> None:
-        """Gives the place to who waits next."""
+    def leave(self) -> None:
+        """Gives the place to who waits next, else back."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
         self.taken -= 1
-        async with self.freed:
-            self.freed.notify()
 
 
 class Room:
@@ -65,7 +91,7 @@ class Room:
         each: requests of one client at once.
         all_together: requests of all clients at once.
         patience_s: longest wait.
-        trusted: networks of proxies whose word about a client's address counts.
+        trusted: networks of proxies whose word about a client's address counts; this machine's own always does.
     """
 
     def __init__(
@@ -81,35 +107,44 @@ class Room:
         """How many requests wait."""
         return self._whole.waiting + sum(line.waiting for line in self._clients.values())
 
+    @property
+    def taken(self) -> int:
+        """How many requests have a place."""
+        return self._whole.taken
+
     @asynccontextmanager
     async def place(self, scope: Scope) -> AsyncIterator[None]:
         """A place for a request, once there is one.
 
         Raises:
             NoRoom: there was none for too long, or too many wait already.
+            CallerGone: whoever asked hung up while they waited.
         """
         client = client_of(scope, self._trusted)
         line = self._clients.setdefault(client, _Line(self._each))
+        deadline = asyncio.get_running_loop().time() + self._patience_s
         try:
-            await self._taken(line, 429)
+            # Always in this order, so that who waits for the service's holds nothing but their own.
+            await self._taken(line, 429, deadline, scope)
             try:
-                await self._taken(self._whole, 503)
+                await self._taken(self._whole, 503, deadline, scope)
                 try:
                     yield
                 finally:
-                    await asyncio.shield(self._whole.leave())
+                    self._whole.leave()
             finally:
-                await asyncio.shield(line.leave())
+                line.leave()
         finally:
-            if not (line.taken or line.waiting) and self._clients.get(client) is line:
-                del self._clients[client]
+            if not (line.taken or line.waiting):
+                self._clients.pop(client, None)
 
-    async def _taken(self, line: _Line, status: int) -> None:
+    async def _taken(self, line: _Line, status: int, deadline: float, scope: Scope) -> None:
+        if line.take_now():
+            return
+        caller = caller_of(scope)
         try:
-            if line.waiting >= _LINE_FACTOR * line.places:
-                raise TimeoutError
-            async with asyncio.timeout(self._patience_s):
-                await line.take()
+            with caller.waits() if caller is not None else nullcontext():
+                await line.take(deadline - asyncio.get_running_loop().time())
         except TimeoutError:
             self.refused[status] += 1
             raise NoRoom(status) from None
@@ -130,25 +165,6 @@ class Admission:
                 await self._app(scope, receive, send)
         except NoRoom as full:
             await _answer(full.status, scope)(scope, receive, send)
-
-
-def client_of(scope: Scope, trusted: Sequence[Network]) -> str:
-    """Who asks: the peer's address or, where that is a trusted proxy, the last address before those that are."""
-    peer = scope["client"][0] if scope.get("client") else "unknown"
-    if not _is_trusted(peer, trusted):
-        return peer
-    named = Headers(scope=scope).get("x-forwarded-for", "")
-    for address in reversed([part.strip() for part in named.split(",")[-20:]]):
-        if address and not _is_trusted(address, trusted):
-            return address[:64]
-    return peer
-
-
-def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
-    with suppress(ValueError):
-        known = ipaddress.ip_address(address)
-        return any(known in network for network in trusted)
-    return False
 
 
 def _answer(status: int, scope: Scope) -> ASGIApp:

@@ -1,5 +1,9 @@
 """The HTTP service, put together: routes, refusals, and the perimeter around them. No rules live here."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
 from fastapi import Depends, FastAPI
 from starlette.routing import Match
 from starlette.types import Scope
@@ -7,13 +11,15 @@ from starlette_compress import CompressMiddleware, add_compress_type
 
 from api import cities, counts, imagery, operations, problem_answers, source, stac, web_files
 from api.admission import Admission, Room
+from api.description import describe
 from api.fresh import NotModified, not_modified
+from api.hanging_up import HangingUp
 from api.ogc import downloads, items, landing, schemas, tiles, writes
 from api.perimeter import Perimeter
 from api.requests import refuse_unknown_parameters
 from api.settings import Settings
 from api.version import program_version
-from api.watching import Figures, Watching
+from api.watching import Figures, Watching, WhatIsHeld
 from inventory.store.database import Database
 
 _COMPRESSED = (
@@ -27,6 +33,8 @@ _COMPRESSED = (
     "text/csv",
 )
 """Beside what the library knows; GeoPackage, GeoParquet and pictures are compressed in themselves."""
+_SPARE_THREADS = 8
+"""For what is done beside answers: ending statements, closing what was opened."""
 for _media_type in _COMPRESSED:
     add_compress_type(_media_type)
 
@@ -42,6 +50,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=_living,
     )
     app.state.settings = settings
     app.state.database = database
@@ -49,13 +58,14 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     app.state.downloads = downloads.Downloads(
         settings.home / "cache" / "downloads", at_once=settings.downloads_at_once
     )
-    app.state.figures = Figures()
     app.state.room = Room(
         each=settings.client_requests,
         all_together=settings.requests_at_once,
         patience_s=settings.wait_s,
         trusted=settings.trusted_proxies,
     )
+    app.state.figures = Figures(WhatIsHeld(app.state.room, database))
+    app.state.readiness = operations.Readiness(database)
     problem_answers.add_handlers(app)
     for room in (
         *(cities, landing, downloads, items, counts, source, web_files),
@@ -63,10 +73,11 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     ):
         app.include_router(room.router)
     app.add_exception_handler(NotModified, not_modified)
+    describe(app)
     # From within outwards: each layer is around those before it.
     app.add_middleware(CompressMiddleware, zstd_level=1, brotli_quality=1, gzip_level=1)
     app.add_middleware(Admission, room=app.state.room)
-    app.add_middleware(Watching, figures=app.state.figures)
+    app.add_middleware(HangingUp)
     app.add_middleware(
         Perimeter,
         routes=lambda: app.router.routes,
@@ -74,7 +85,19 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
         open_to_all=_has_public_read,
         hidden=None if settings.allow_unauthenticated_writes else _is_write,
     )
+    app.add_middleware(Watching, figures=app.state.figures)
     return app
+
+
+@asynccontextmanager
+async def _living(app: FastAPI) -> AsyncIterator[None]:
+    """While it runs there is a thread for each request that has a place: no second line behind the one we count."""
+    settings: Settings = app.state.settings
+    threads = anyio.to_thread.current_default_thread_limiter()
+    threads.total_tokens = max(
+        threads.total_tokens, settings.requests_at_once + settings.downloads_at_once + _SPARE_THREADS
+    )
+    yield
 
 
 def _is_write(scope: Scope) -> bool:

@@ -1,9 +1,9 @@
 """Answers that callers may keep and ask about again: entity tags from a city's version (RFC 9110, section 13).
 
 The tag is made from what the answer depends on: the city's version, which any writer changes, the local day, since
-“now” is its end, the program, the address asked and the form asked for. A caller who has that answer still is told so
-before any of the work is done. Two answers of one tag say the same; in bytes they may differ (a time stamp, another
-compression), so tags are weak.
+“now” is its end, the program and its settings, the address asked and the form asked for. A caller who has that answer
+still is told so before any of the work is done. Two answers of one tag say the same; in bytes they may differ (a time
+stamp, another compression), so tags are weak.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from fastapi import Request, Response
 
 from api.links import base_url
 from api.requests import today_in
+from api.settings import Settings
 from api.version import program_version
 from inventory.store import features
 from inventory.store.database import Connection
@@ -64,11 +65,14 @@ def not_modified(request: Request, _: Exception) -> Response:
 
 
 def _tag(request: Request, city: CityOnPage) -> str:
+    settings: Settings = request.app.state.settings
     said = (
         city.id,
         city.version,
         today_in(city.time_zone),
         program_version(),
+        # Who changes one of these says something else under the same address.
+        (settings.default_items, settings.maximum_items, settings.allow_unauthenticated_writes),
         base_url(request),
         request.url.path,
         request.url.query,

@@ -6,6 +6,7 @@ One plain ASGI layer around the application, so that answers to errors and unkno
 import logging
 import re
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
@@ -14,8 +15,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problem_answers import host_refused, last_resort, nothing_here
+from api.problem_answers import host_refused, last_resort, nothing_here, unreadable_address
 from api.settings import LOOPBACK_NAMES
+from api.watching import as_line
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _COMMON = {
@@ -73,7 +75,12 @@ class Perimeter:
             await self._answer(scope, receive, answer)
         except Exception:
             # The last resort: whatever a handler did not foresee is logged whole, and told to nobody.
-            _LOG.exception("trace %s: %s failed", answer.trace, scope.get("path", "")[:200])
+            _LOG.exception(
+                "trace %s: %s failed",
+                answer.trace,
+                as_line(scope.get("path", "")),
+                extra={"trace": answer.trace},
+            )
             if answer.started:
                 raise
             await last_resort(answer.trace)(scope, receive, answer)
@@ -87,13 +94,20 @@ class Perimeter:
         method = scope["method"]
         if not self._is_our_host(Headers(scope=scope).get("host", "")):
             await host_refused(answer.trace)(scope, receive, answer)
+        elif not scope["path"].isprintable() and any(
+            unicodedata.category(one) == "Cc" for one in scope["path"]
+        ):
+            # No name of ours has any; patterns of routes stop at a line feed, the database's text at a NUL.
+            await unreadable_address(answer.trace)(scope, receive, answer)
         elif method == "OPTIONS":
             await self._options(scope)(scope, receive, answer)
-        elif method == "HEAD":
-            # As GET, without the body, on every route; routes with a long body need not make it.
-            scope["state"]["head_only"] = True
-            await self._app({**scope, "method": "GET"}, receive, answer)
         else:
+            if method == "HEAD":
+                # As GET, without the body, on every route; routes with a long body need not make it.
+                scope["state"]["head_only"] = True
+                scope = {**scope, "method": "GET"}
+            # The layers without see which route answered.
+            scope["state"]["answered"] = scope
             await self._app(scope, receive, answer)
 
     def _is_our_host(self, host: str) -> bool:

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from api import pages
+from api.hanging_up import caller_of
 from api.negotiation import prefers_html
 from api.problems import outcome_of, problem
 from detection.errors import UrbanInventoryError
@@ -63,6 +64,13 @@ def host_refused(trace: str) -> Response:
     return refusal(421, "host_unknown", "this service has another name", trace=trace)
 
 
+def unreadable_address(trace: str) -> Response:
+    """The answer to an address with signs in it that nothing here is called by."""
+    return refusal(
+        400, "bad_request", "the address has a control character in it", trace=trace, do="Leave it out."
+    )
+
+
 def nothing_here(trace: str) -> Response:
     """The answer to an address that nothing has."""
     return refusal(404, "unknown_address", "nothing is at this address", trace=trace, do="Start at “/”.")
@@ -73,9 +81,13 @@ def _of_our_tree(request: Request, error: Exception) -> Response:
     status = outcome_of(error).http_status
     words = problem(error)
     if status >= 500:
-        _LOG.error("trace %s: %s", request.state.trace, error, exc_info=error if status == 500 else None)
+        trace, caller = request.state.trace, caller_of(request.scope)
+        # What was ended because nobody waits for it is no failure.
+        if caller is None or not caller.is_gone:
+            said = error if status == 500 else None
+            _LOG.error("trace %s: %s", trace, error, exc_info=said, extra={"trace": trace})
         if status == 500:
-            return last_resort(request.state.trace)
+            return last_resort(trace)
     return _answer(
         request, status, words["code"] or "error", words["what"] or "", words["where"], words["do"]
     )

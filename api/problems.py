@@ -17,6 +17,7 @@ from detection.errors import (
 )
 from inventory.errors import (
     BodyTooLarge,
+    BodyTooSlow,
     BoundariesUnusable,
     ClusterUnusable,
     ConfigurationError,
@@ -64,6 +65,7 @@ _TABLE: dict[type[UrbanInventoryError], Outcome] = {
     PolygonUnusable: Outcome(422, REFUSED),
     PolygonTooLarge: Outcome(413, REFUSED),
     BodyTooLarge: Outcome(413, REFUSED),
+    BodyTooSlow: Outcome(408, REFUSED),
     WrongMediaType: Outcome(415, REFUSED),
     PreconditionFailed: Outcome(412, REFUSED),
     NotAllowed: Outcome(403, REFUSED),

@@ -32,12 +32,13 @@ def takes_also(names: Callable[[Request], frozenset[str]]) -> Callable[[_Route],
     return marked
 
 
-def _database(request: Request) -> Database:
+# Coroutines, though they wait for nothing: for each function the framework would go through a thread.
+async def _database(request: Request) -> Database:
     database: Database = request.app.state.database
     return database
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
@@ -51,7 +52,7 @@ def today_in(time_zone: str) -> date:
     return datetime.now(ZoneInfo(time_zone)).date()
 
 
-def refuse_unknown_parameters(request: Request) -> None:
+async def refuse_unknown_parameters(request: Request) -> None:
     """A misspelt filter must not pass for no filter (OGC API Features 1, requirement 8).
 
     Raises:

@@ -90,7 +90,8 @@ class Settings(BaseSettings):
     )
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
         default=(),
-        description='Networks of proxies whose X-Forwarded-For names the client, as ["10.0.0.0/8"].',
+        description="Networks of proxies that name the client by X-Forwarded-For or Forwarded,"
+        ' as ["10.0.0.0/8"]; this machine’s always may.',
     )
     allow_unauthenticated_writes: bool = Field(
         default=False, description="Whether anybody on this machine may write; on loopback alone."

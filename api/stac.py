@@ -12,6 +12,7 @@ import orjson
 import pystac
 import shapely
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from api.fresh import city_asked
@@ -216,17 +217,22 @@ async def search_by_body(request: Request, store: Store, city: str) -> Response:
     box = body.get("bbox")
     if box is not None and not (isinstance(box, list) and all(type(one) in (int, float) for one in box)):
         raise CallerError("bbox is no list of numbers")
-    with store.transaction(read_only=True) as connection:
-        shown = city_asked(request, connection, city)
-        wanted = _wanted(
-            shown,
-            bbox=None if box is None else ",".join(map(str, box)),
-            datetime=_text(body, "datetime"),
-            ids=_texts(body, "ids"),
-            collections=_texts(body, "collections"),
-            intersects=body.get("intersects"),
-        )
-        return _page(request, connection, shown, wanted, limit, _text(body, "token"), "POST", body)
+
+    def found() -> Response:
+        with store.transaction(read_only=True) as connection:
+            shown = city_asked(request, connection, city)
+            wanted = _wanted(
+                shown,
+                bbox=None if box is None else ",".join(map(str, box)),
+                datetime=_text(body, "datetime"),
+                ids=_texts(body, "ids"),
+                collections=_texts(body, "collections"),
+                intersects=body.get("intersects"),
+            )
+            return _page(request, connection, shown, wanted, limit, _text(body, "token"), "POST", body)
+
+    # The database is waited for in a thread: in the event loop everybody else would wait too.
+    return await run_in_threadpool(found)
 
 
 def _listed(value: str | None) -> list[str] | None:

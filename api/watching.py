@@ -1,26 +1,64 @@
 """What passes through the service, for those who run it: a line in the log and figures for each request.
 
-A plain ASGI layer. The log has no query string, in which a caller's token may be, and no body. Figures are by route and
-status alone: neither cities nor ids nor callers are in them, so that their number does not grow.
+A plain ASGI layer, the outermost. The log has no query string, in which a caller's token may be, and no body. Figures
+are by route and status alone: neither cities nor ids nor callers are in them, so that their number does not grow.
 """
 
 import logging
 import time
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from pythonjsonlogger.json import JsonFormatter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.admission import Room
+from api.hanging_up import caller_of
+from api.settings import LogFormat
+from api.version import program_version
+from inventory.store.database import Database
+
 ACCESS_LOG = logging.getLogger("urban_inventory.access")
+GONE = 499
+"""In log and figures: the caller hung up before anything was answered, as nginx writes it."""
 _BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_LOGGERS = ("urban_inventory", "uvicorn")
+
+
+# --- figures -----------------------------------------------------------------------------------------------
+
+
+class WhatIsHeld(Collector):
+    """What is held and waited for at the moment that somebody asks."""
+
+    def __init__(self, room: Room, database: Database) -> None:
+        self._room, self._database = room, database
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures, read now."""
+        for name, said, value in (
+            ("requests_placed", "Requests that have a place.", self._room.taken),
+            ("requests_waiting", "Requests in the line for a place.", self._room.waiting),
+            ("database_connections", "Connections of the pool in use.", self._database.connections_in_use()),
+            ("database_pool_size", "Connections that the pool may have.", self._database.pool_size),
+        ):
+            yield GaugeMetricFamily(f"urban_inventory_{name}", said, value)
+        refused = CounterMetricFamily(
+            "urban_inventory_requests_refused", "Requests refused for want of room.", labels=["status"]
+        )
+        for status, number in self._room.refused.items():
+            refused.add_metric([str(status)], number)
+        yield refused
 
 
 class Figures:
     """The figures of one service; each has a registry of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: WhatIsHeld) -> None:
         self.registry = registry = CollectorRegistry()
         name = "urban_inventory"
         self.requests = Counter(
@@ -36,13 +74,13 @@ class Figures:
         )
         self.sent = Counter("sent_bytes", "Bytes of bodies sent.", ["route"], name, registry=registry)
         self.under_way = Gauge("requests_under_way", "Requests being answered.", (), name, registry=registry)
-        self.waiting = Gauge("requests_waiting", "Requests in the line.", (), name, registry=registry)
-        self.refused = Gauge(
-            "requests_refused", "Requests refused for want of room.", ["status"], name, registry=registry
-        )
-        self.connections = Gauge(
-            "database_connections", "Connections of the pool in use.", (), name, registry=registry
-        )
+        build = Gauge("build_info", "The program.", ["version"], name, registry=registry)
+        build.labels(program_version()).set(1)
+        registry.register(held)
+        ProcessCollector(registry=registry)
+
+
+# --- the layer ---------------------------------------------------------------------------------------------
 
 
 class Watching:
@@ -55,63 +93,105 @@ class Watching:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        seen = {"status": 500, "bytes": 0}
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                seen["status"] = message["status"]
-            elif message["type"] == "http.response.body":
-                seen["bytes"] += len(message.get("body", b""))
-            await send(message)
-
+        # Made here, so that what layers within write into it is seen here.
+        scope.setdefault("state", {})
+        sent = _Sent(send)
         begun = time.perf_counter()
         self._figures.under_way.inc()
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, receive, sent)
         finally:
             self._figures.under_way.dec()
-            self._note(scope, seen["status"], seen["bytes"], time.perf_counter() - begun)
+            self._note(scope, sent, time.perf_counter() - begun)
 
-    def _note(self, scope: Scope, status: int, size: int, seconds: float) -> None:
-        route = route_of(scope)
+    def _note(self, scope: Scope, sent: "_Sent", seconds: float) -> None:
+        answered = scope["state"].get("answered", scope)
+        route = route_of(answered)
         method = scope["method"] if scope["method"] in _METHODS else "other"
+        caller = caller_of(scope)
+        is_cut = not sent.is_whole
+        status = sent.status or (GONE if caller is not None and caller.is_gone else 500)
         self._figures.requests.labels(method, route, str(status)).inc()
         self._figures.seconds.labels(route).observe(seconds)
-        self._figures.sent.labels(route).inc(size)
+        self._figures.sent.labels(route).inc(sent.size)
         if ACCESS_LOG.isEnabledFor(logging.INFO):
+            city = answered.get("path_params", {}).get("city")
+            said = {
+                "trace": scope["state"].get("trace"),
+                "method": method,
+                "route": route,
+                "status": status,
+                "ms": round(seconds * 1000, 1),
+                "bytes": sent.size,
+                **({} if city is None else {"city": str(city)[:64]}),
+                **({"cut": True} if is_cut else {}),
+            }
             ACCESS_LOG.info(
-                "%s %s %s", method, scope["path"][:200], status,
-                extra=_said(scope, method, route, status, size, seconds),
+                "%s %s %s %.1f ms %d B%s", method, as_line(scope["path"]), status, seconds * 1000, sent.size,
+                " cut" if is_cut else "", extra=said,
             )  # fmt: skip
 
 
-def route_of(scope: Scope) -> str:
+class _Sent:
+    """The ``send`` that remembers what went through."""
+
+    def __init__(self, send: Send) -> None:
+        self.status = self.size = 0
+        self.is_whole = False
+        """Whether the answer came to its end: else the caller hung up, or it broke."""
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        await self._send(message)
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        elif message["type"] == "http.response.body":
+            self.size += len(message.get("body", b""))
+            self.is_whole = not message.get("more_body", False)
+
+
+def route_of(scope: Mapping[str, Any]) -> str:
     """The template of the route that answered; “none” for an unknown address."""
     return getattr(scope.get("route"), "path", None) or "none"
 
 
-def _said(scope: Scope, method: str, route: str, status: int, size: int, seconds: float) -> dict[str, Any]:
-    city = scope.get("path_params", {}).get("city")
-    return {
-        "trace": scope.get("state", {}).get("trace"),
-        "method": method,
-        "route": route,
-        "status": status,
-        "ms": round(seconds * 1000, 1),
-        "bytes": size,
-        **({} if city is None else {"city": str(city)[:64]}),
-    }
+# --- the log ------------------------------------------------------------------------------------------------
 
 
-def log_requests(stream: TextIO) -> None:
-    """Writes a line of JSON for each request, and for all else that the service logs."""
+def as_line(path: str) -> str:
+    """An address as it may stand in a line: nobody adds lines of their own by what they ask for."""
+    return "".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in path[:200])
+
+
+def log_requests(stream: TextIO, form: LogFormat) -> None:
+    """Writes a line for each request, and all else that service and server log."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(
-        JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=_NAMES, timestamp=False)
+    handler.setFormatter(_json() if form is LogFormat.JSON else _Text())
+    for name in _LOGGERS:
+        logging.getLogger(name).addHandler(handler)
+    logging.getLogger("urban_inventory").setLevel(logging.INFO)
+
+
+def _json() -> logging.Formatter:
+    return JsonFormatter(
+        "%(asctime)s %(levelname)s %(name)s %(message)s",
+        rename_fields={"asctime": "at", "levelname": "level", "name": "logger"},
+        datefmt=_INSTANT,
+        timestamp=False,
+        json_ensure_ascii=False,
     )
-    service = logging.getLogger("urban_inventory")
-    service.setLevel(logging.INFO)
-    service.addHandler(handler)
 
 
-_NAMES = {"asctime": "at", "levelname": "level", "name": "logger"}
+class _Text(logging.Formatter):
+    """A line for people; that of a request ends with its number, by which a caller names it."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(message)s", _INSTANT)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        trace = getattr(record, "trace", None)
+        return f"{line} [{trace}]" if trace and record.name == ACCESS_LOG.name else line
+
+
+_INSTANT = "%Y-%m-%dT%H:%M:%S%z"

@@ -128,6 +128,19 @@ def _count(
     return counting.city_rows()
 
 
+def count_seen(
+    connection: Connection,
+    city_code: str,
+    *,
+    classes: Sequence[str] | None = None,
+    level: str | None = None,
+    as_of: date | None = None,
+) -> list[CountRow]:
+    """``count`` inside the caller's transaction, which only reads: who has a connection never waits for a second."""
+    known = known_city(connection, city_code)
+    return _count(connection, known, classes=classes, area=None, level=level, polygon=None, as_of=as_of)
+
+
 def classes_asked(connection: Connection, city: City, asked: Sequence[str] | None) -> list[str]:
     """The classes asked for; None: all that the city counts.
 

@@ -1,7 +1,8 @@
 """The inventory's branches of the error tree (root and picture in ``detection/errors.py``).
 
 UrbanInventoryError ─┬─ CallerError ─┬─ BoundariesUnusable, FilterUnusable, TimeUnusable
-                     │               ├─ FeatureUnusable, WrongMediaType, BodyTooLarge, PreconditionFailed, NotAllowed
+                     │               ├─ FeatureUnusable, WrongMediaType, BodyTooLarge, BodyTooSlow
+                     │               ├─ PreconditionFailed, NotAllowed
                      │               ├─ DecisionUnusable ─ DecisionsUnusable
                      │               ├─ JsonUnusable ──── JsonTooDeep, NumberTooLong
                      │               └─ PolygonUnusable ─┬─ PolygonTooLarge, TooManyVertices
@@ -47,6 +48,12 @@ class BodyTooLarge(CallerError):
     """A body is longer than the service takes."""
 
     code = "body_too_large"
+
+
+class BodyTooSlow(CallerError):
+    """A body does not come to its end in the time that the service gives it."""
+
+    code = "body_too_slow"
 
 
 class WrongMediaType(CallerError):

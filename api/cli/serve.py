@@ -8,7 +8,7 @@ import typer
 from pydantic import ValidationError
 
 from api.cli import output
-from api.settings import LOOPBACK_NAMES, LogFormat, Settings, read_settings
+from api.settings import LOOPBACK_NAMES, Settings, read_settings
 from inventory.errors import ConfigurationError
 from inventory.packing import kept_packed
 from inventory.store.database import Database, open_database
@@ -43,6 +43,10 @@ def serve(
 ) -> None:
     """Serve the cities’ pages and their OGC API until Ctrl-C."""
     settings = serving_settings(host, port, public_url, allow_unauthenticated_writes or None)
+    # Here, not above: the web framework takes a second to import, which no other command should wait for.
+    from api.watching import log_requests
+
+    log_requests(sys.stderr, settings.log_format)
     with (
         listening_socket(settings.host, settings.port) as listener,
         open_database(
@@ -62,14 +66,12 @@ def serve_on(listener: socket.socket, settings: Settings, database: Database) ->
     import uvicorn
 
     from api.app import create_app
-    from api.watching import log_requests
 
-    if settings.log_format is LogFormat.JSON:
-        log_requests(sys.stderr)
     output.results.print(_addresses(listener, settings, database), markup=False)
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings, database),
+            log_config=None,
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -15,9 +15,9 @@ from api.ogc import formats
 from api.ogc.formats import Format
 from api.ogc.parameters import read_names
 from detection.errors import CallerError
-from inventory.counting import OUTSIDE, count
+from inventory.counting import OUTSIDE, count_seen
 from inventory.store import features
-from inventory.store.database import Connection, Database
+from inventory.store.database import Connection
 from inventory.store.features import CityOnPage, Collection, Wanted
 
 COLUMNS = {
@@ -55,7 +55,6 @@ def columns_of(city: CityOnPage) -> dict[str, dict[str, str]]:
 
 
 def with_counts(
-    store: Database,
     connection: Connection,
     city: CityOnPage,
     wanted: Wanted,
@@ -69,7 +68,7 @@ def with_counts(
     levels = [
         each for each in features.levels_of(connection, city.id) if each in wanted.levels or not wanted.levels
     ]
-    told = _told(store, city, day, levels, read_names(classes) or None)
+    told = _told(connection, city, day, levels, read_names(classes) or None)
     for text in texts:
         found = orjson.loads(b"[" + text.replace(separator.encode(), b",") + b"]")
         for area in found:
@@ -79,7 +78,7 @@ def with_counts(
 
 
 def _told(
-    store: Database,
+    connection: Connection,
     city: CityOnPage,
     day: date | None,
     levels: Iterable[str],
@@ -87,7 +86,7 @@ def _told(
 ) -> dict[tuple[str, str], dict[str, Any]]:
     told: dict[tuple[str, str], dict[str, Any]] = {}
     for level in levels:
-        for row in count(store, city.code, level=level, classes=classes, as_of=day):
+        for row in count_seen(connection, city.code, level=level, classes=classes, as_of=day):
             if row.area is None or row.area == OUTSIDE:
                 continue
             said = told.setdefault((level, row.area), {"as_of": row.as_of.isoformat()})

@@ -9,9 +9,8 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -34,12 +33,14 @@ from detection.errors import UnknownName
 from inventory.downloading import FileMaking
 from inventory.errors import StoreBusy
 from inventory.store import feature_pages, features
-from inventory.store.database import Connection, Patience, cancel
+from inventory.store.database import Connection, Patience
 from inventory.store.features import CityOnPage, Collection, Wanted
 
 router = APIRouter(tags=["features"])
 
 _BYTES_AT_ONCE = 256 * 1024
+_PLACE_WITHIN_S = 1.0
+"""Who downloads one file after the other comes before the last one's place is free."""
 
 
 class Downloads:
@@ -61,7 +62,7 @@ class Downloads:
         Raises:
             StoreBusy: all are taken.
         """
-        if not self._free.acquire(blocking=False):
+        if not self._free.acquire(timeout=_PLACE_WITHIN_S):
             raise StoreBusy(
                 f"as many downloads are under way as run at once here ({self._at_once})",
                 do="Try again in a minute, or read the items page by page.",
@@ -150,18 +151,16 @@ def download(
         if getattr(request.state, "head_only", False):
             return rendering.Streamed(iter(()), opened.pop_all(), form=form, headers=headers)
         texts = _texts(connection, shown, named, wanted, separator=rendering.separator_of(form))
-        when_gone = partial(cancel, connection)
         # Closed first of all: a cursor closed after its transaction breaks into whatever has the connection then.
         opened.callback(texts.close)
         if form.file_form is not None:
             folder = opened.enter_context(downloads.folder())
             file = folder / f"{named}.{form.suffix}"
             making = FileMaking(named, form.file_form, file)
-            return _FileAnswer(
-                making, file, texts, opened.pop_all(), form=form, headers=headers, when_gone=when_gone
-            )
-        chunks = rendering.body(form, named, texts, head=_head(request, shown, named), spreadsheet=bom)
-        return rendering.Streamed(chunks, opened.pop_all(), form=form, headers=headers, when_gone=when_gone)
+            return _FileAnswer(making, file, texts, opened.pop_all(), form=form, headers=headers)
+        texts_begun = rendering.begun(texts)
+        chunks = rendering.body(form, named, texts_begun, head=_head(request, shown, named), spreadsheet=bom)
+        return rendering.Streamed(chunks, opened.pop_all(), form=form, headers=headers)
 
 
 def _texts(
@@ -189,10 +188,8 @@ class _FileAnswer(StreamingResponse):
         *,
         form: Format,
         headers: dict[str, str],
-        when_gone: Callable[[], None],
     ) -> None:
         super().__init__(iter(()), media_type=form.content_type, headers=headers)
-        self._when_gone = when_gone
         self._is_gone = False
         self._making = making
         self._file = file
@@ -207,9 +204,7 @@ class _FileAnswer(StreamingResponse):
                 return
             self.headers["Content-Length"] = str(os.fstat(whole.fileno()).st_size)
             self.body_iterator = _parts(whole)
-            await super().__call__(scope, receive, rendering.patient(send))
-        except rendering.CallerGone:
-            pass
+            await super().__call__(scope, receive, send)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._opened.close)
@@ -226,8 +221,6 @@ class _FileAnswer(StreamingResponse):
                     pass
                 self._is_gone = True
                 self._making.give_up()
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._when_gone)
 
             group.start_soon(watch)
             try:

@@ -1,6 +1,5 @@
 """Items of the collections: pages of features, read from the database, and single features."""
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Literal
 from urllib.parse import quote
@@ -110,8 +109,7 @@ def items(
         cursor,
         offset or 0,
     )
-    with ExitStack() as opened:
-        connection = opened.enter_context(store.transaction(Patience.HTTP, read_only=True))
+    with store.transaction(Patience.HTTP, read_only=True) as connection:
         shown = city_asked(request, connection, city, alone=not as_page)
         answered_in = read_crs(crs, shown, "crs")
         _require_lon_lat(answered_in, form)
@@ -136,7 +134,7 @@ def items(
         texts = features.texts(connection, shown, named, page.rows, separator=rendering.separator_of(form))
         if named is Collection.COUNTS:
             between = rendering.separator_of(form)
-            texts = with_counts(store, connection, shown, wanted, texts, between, classes=conditions.class_)
+            texts = with_counts(connection, shown, wanted, texts, between, classes=conditions.class_)
         if not answered_in.is_lon_lat:
             texts = (in_crs_text(text, answered_in, rendering.separator_of(form)) for text in texts)
         if as_page:
@@ -149,7 +147,7 @@ def items(
         if len(page.rows) <= _ROWS_AT_ONCE:
             # Held whole it is sent without a thread waiting between its parts.
             return Response(b"".join(chunks), media_type=form.content_type, headers=headers)
-        return rendering.Streamed(chunks, opened.pop_all(), form=form, headers=headers)
+        return rendering.held(chunks, form, headers)
 
 
 @router.get(
@@ -170,7 +168,7 @@ def item(
         texts = features.texts(connection, shown, named, [row])
         if named is Collection.COUNTS:
             today = today_in(shown.time_zone)
-            texts = with_counts(store, connection, shown, Wanted(local_dates=(today, today)), texts, ",\n")
+            texts = with_counts(connection, shown, Wanted(local_dates=(today, today)), texts, ",\n")
         text = next(texts)
         if not as_page and answered_in.is_lon_lat:
             keep(request, text)

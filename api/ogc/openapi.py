@@ -52,7 +52,10 @@ def document(request: Request, city: CityOnPage, *, default_limit: int, maximum_
             "responses": {
                 "Problem": {
                     "description": "What is wrong, where, and what to do.",
-                    "content": {"application/problem+json": {"schema": _ref("schemas", "problem")}},
+                    "content": {
+                        "application/problem+json": {"schema": _ref("schemas", "problem")},
+                        HTML: {"schema": {"type": "string"}},
+                    },
                 }
             },
         },
@@ -101,7 +104,7 @@ def _paths() -> _Json:
             "tags": ["counts"],
             "parameters": [*counted, _ref("parameters", "f-table")],
             "requestBody": {"required": True, "content": {GEOJSON: {"schema": {"type": "object"}}}},
-            "responses": _responses(_ok(JSON, "counts")),
+            "responses": _responses(_ok(JSON, "counts"), *_OF_A_BODY),
         },
     }
     return paths
@@ -204,14 +207,16 @@ def _get(
     }
 
 
-def _responses(ok: _Json) -> _Json:
-    return {"200": ok, **{status: _ref("responses", "Problem") for status in ("400", "404", "503")}}
+def _responses(ok: _Json, *more: str) -> _Json:
+    statuses = ("400", "404", "429", "503", *more)
+    return {"200": ok, **{status: _ref("responses", "Problem") for status in statuses}}
+
+
+_OF_A_BODY = ("408", "413", "422")
 
 
 def _ok(media_type: str, schema: str) -> _Json:
-    content: _Json = {media_type: {"schema": _ref("schemas", schema)}}
-    if media_type != OPENAPI_TYPE:
-        content[HTML] = {"schema": {"type": "string"}}
+    content: _Json = {media_type: {"schema": _ref("schemas", schema)}, HTML: {"schema": {"type": "string"}}}
     return {"description": "The resource.", "content": content}
 
 

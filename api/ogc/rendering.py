@@ -1,18 +1,20 @@
 """Features on their way to a caller: the head of a page, its links, and the body in each format."""
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from itertools import chain, islice
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
 from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
 import orjson
 import pyarrow as pa
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from api.links import Link, changed_query, city_url, header_value, link, with_query
 from api.ogc import formats, parameters
@@ -26,12 +28,11 @@ from inventory.store.features import CityOnPage, Collection
 
 _RECORD = "\x1e"
 """What begins a record of a GeoJSON text sequence (RFC 8142); each ends with a line feed."""
-_STILL_S = 60
-"""A caller who takes nothing for so long holds a connection of the database for nothing."""
 
 
-class CallerGone(Exception):
-    """Nobody takes the answer any more."""
+_PART_BYTES = 256 * 1024
+_IN_MEMORY_BYTES = 1024**2
+"""More of an answer than this waits in a temporary file until it is taken."""
 
 
 def separator_of(form: Format) -> str:
@@ -152,59 +153,63 @@ def _file(form: Format, collection: Collection, texts: Iterable[bytes]) -> Itera
     yield whole.getvalue()
 
 
-class Streamed(StreamingResponse):
-    """An answer on its way; what was opened for it, as its transaction, ends with it, however it ends.
+def begun(texts: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, the first of them read now: what fails at once can still be told by a status."""
+    first = list(islice(texts, 1))
+    return chain(first, texts)
 
-    Args:
-        when_gone: ends what still works for the answer, called when the caller hangs up.
+
+def held(chunks: Iterable[bytes], form: Format, headers: dict[str, str]) -> Response:
+    """An answer that is made whole before its first part is sent: in memory or, where it is long, in a file.
+
+    So the database's connection is given back before the sending begins: a caller with a slow line holds only a file.
+    """
+    whole = SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 -- closed when it is sent
+    try:
+        for chunk in chunks:
+            whole.write(chunk)
+    except BaseException:
+        whole.close()
+        raise
+    return _Held(whole, form, headers)
+
+
+class _Held(StreamingResponse):
+    """A file on its way, closed in the end."""
+
+    def __init__(self, whole: IO[bytes], form: Format, headers: dict[str, str]) -> None:
+        self._whole = whole
+        length = {"Content-Length": str(whole.tell())}
+        whole.seek(0)
+        super().__init__(self._parts(), media_type=form.content_type, headers={**headers, **length})
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        while part := await anyio.to_thread.run_sync(self._whole.read, _PART_BYTES):
+            yield part
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._whole.close()
+
+
+class Streamed(StreamingResponse):
+    """An answer that is sent while it is read; what was opened for it, as its transaction, ends with it.
+
+    However it ends: a caller who hangs up, or takes nothing any more, ends it too (``api/hanging_up.py``).
     """
 
     def __init__(
-        self,
-        chunks: Iterator[bytes],
-        opened: ExitStack,
-        *,
-        form: Format,
-        headers: dict[str, str],
-        when_gone: Callable[[], None] | None = None,
+        self, chunks: Iterator[bytes], opened: ExitStack, *, form: Format, headers: dict[str, str]
     ) -> None:
         super().__init__(chunks, media_type=form.content_type, headers=headers)
         self._opened = opened
-        self._when_gone = when_gone
-        self._is_gone = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def watching() -> Message:
-            message = await receive()
-            if message["type"] == "http.disconnect" and self._when_gone is not None:
-                self._is_gone = True
-                # Finished before anything is closed: it must not meet whoever has the connection next.
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._when_gone)
-            return message
-
         try:
-            await super().__call__(scope, watching, patient(send))
-        except CallerGone:
-            pass
-        except Exception:
-            # What was ended for a caller who is gone says so; nobody need hear it.
-            if not self._is_gone:
-                raise
+            await super().__call__(scope, receive, send)
         finally:
             # Shielded: a caller who hung up must not leave a connection behind.
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._opened.close)
-
-
-def patient(send: Send) -> Send:
-    """``send`` that gives up a caller who takes nothing any more."""
-
-    async def sending(message: Message) -> None:
-        try:
-            with anyio.fail_after(_STILL_S):
-                await send(message)
-        except TimeoutError:
-            raise CallerGone from None
-
-    return sending

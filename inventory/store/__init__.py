@@ -15,6 +15,7 @@ __all__ = [
     "identities",
     "migrate",
     "queryables",
+    "questions",
     "reviews",
     "roles",
     "server",

@@ -4,14 +4,14 @@ A use case opens one transaction with the patience it needs and hands the connec
 these never commit. Sessions are the service's: a role that owns nothing (``roles.py``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 
 import psycopg
 from sqlalchemy import Connection as Connection  # the type that use cases pass on, without SQLAlchemy
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -20,6 +20,7 @@ from inventory.errors import SchemaBehind, StoreBusy, StoreError, StoreUnreachab
 from inventory.store import migrate
 from inventory.store.addresses import engine_url
 from inventory.store.cluster import open_cluster
+from inventory.store.questions import TidyCursor, asked_now
 
 _MIGRATION_WAIT_S = 60.0
 _POOL_WAIT_S = 10.0
@@ -63,16 +64,20 @@ class _Rehearsed(Exception):
 class Database:
     """A PostGIS database of the inventory, its schema current."""
 
-    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+    def __init__(self, url: str, *, pool_size: int = 8, pool_wait_s: float = _POOL_WAIT_S) -> None:
+        self.pool_size = pool_size
         self._engine: Engine = create_engine(
             engine_url(url),
             pool_size=pool_size,
             # More than these would be opened and closed at each answer; who comes too late waits.
             max_overflow=0,
-            pool_timeout=_POOL_WAIT_S,
+            pool_timeout=pool_wait_s,
             pool_pre_ping=True,
             connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"},
         )
+        event.listen(self._engine, "connect", _with_tidy_cursors)
+        # Before there is a cursor, which nobody would close.
+        event.listen(self._engine, "before_execute", _go_on)
 
     @contextmanager
     def transaction(
@@ -82,10 +87,14 @@ class Database:
 
         Raises:
             StoreUnreachable: the server does not answer, or went away.
-            StoreBusy: a lock or an answer took longer than ``patience``.
+            StoreBusy: a lock or an answer took longer than ``patience``; or it only reads, for a question
+                (``questions.py``) whose answer nobody waits for any more.
         """
+        question = asked_now() if read_only else None
         try:
-            with self._engine.begin() as connection:
+            with self._engine.begin() as connection, ExitStack() as bound:
+                if question is not None:
+                    bound.enter_context(question.reads_with(connection))
                 # Together: each way to the server and back counts where many ask at once.
                 connection.exec_driver_sql(_BEGINNINGS[patience, read_only])
                 yield connection
@@ -115,16 +124,37 @@ class Database:
         """How many connections of the pool are given out."""
         return int(self._engine.pool.checkedout())  # type: ignore[attr-defined]
 
+    def look(self, step: Callable[[str], None]) -> str | None:
+        """Takes a connection as any question does, and asks the database one thing.
+
+        Args:
+            step: is told what is done next, “pool” or “database”, so that who gives up waiting knows for what.
+
+        Returns:
+            The revision of the schema.
+
+        Raises:
+            StoreUnreachable, StoreBusy: as ``transaction``.
+        """
+        step("pool")
+        with self.transaction(read_only=True) as connection:
+            step("database")
+            return migrate.current_revision(connection)
+
     def close(self) -> None:
         """Gives all connections back."""
         self._engine.dispose()
 
 
-def cancel(connection: Connection) -> None:
-    """Ends the statement that another thread runs on a connection, if there is one; that thread gets an error."""
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)
-    driver.cancel()
+def _with_tidy_cursors(driver: psycopg.Connection, _: object) -> None:
+    driver.server_cursor_factory = TidyCursor
+
+
+def _go_on(connection: Connection, *_: object) -> None:
+    """Before each statement of a question: whether anybody waits for the answer."""
+    question = asked_now()
+    if question is not None and question.is_over and question.is_read_with(connection):
+        question.go_on()
 
 
 def _translated(error: DBAPIError, *, reading: bool) -> UrbanInventoryError:

@@ -169,3 +169,9 @@ def sleepers(service: Service) -> int:
     query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
     with service.database.transaction() as connection:
         return int(connection.execute(text(query)).scalar_one())
+
+
+@pytest.mark.parametrize("form", ["geojson", "geojsonseq", "csv", "gpkg"])
+def test_a_filter_that_cannot_be_read_is_refused_before_anything_is_sent(service: Service, form: str) -> None:
+    answer = service.get(f"/cities/town/collections/surveys/download?taken_at=never&f={form}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "filter_invalid")

@@ -78,7 +78,8 @@ def test_callers_who_hang_up_leave_nothing_behind(service: Service, caplog: pyte
     for _ in range(12):
         assert service.get("/cities/few/collections/assets/items").json()["numberReturned"] == FEW
 
-    assert caplog.text == ""
+    # Lines about requests apart, where another test has turned them on: to hang up is no failure.
+    assert [one for one in caplog.records if one.levelname != "INFO"] == []
 
 
 def test_hits_are_the_total_without_features(service: Service) -> None:

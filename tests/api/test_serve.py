@@ -1,5 +1,7 @@
 """The command ``serve``: where it listens, what it refuses, how it ends."""
 
+import json
+import re
 import signal
 import socket
 import subprocess
@@ -64,3 +66,34 @@ def test_it_prints_its_address_answers_and_ends_with_ctrl_c(installation: None) 
 
     assert process.returncode == 130
     assert "Traceback" not in complaints
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_it_says_on_stderr_what_it_answered(
+    installation: None, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("URBAN_INVENTORY_LOG_FORMAT", form)
+    process = subprocess.Popen(
+        [*PROGRAM, "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().split(" ")[0]
+        httpx.get(f"{address}cities?token=secret", headers={"X-Request-Id": "a-known-number"})
+        with socket.create_connection(("127.0.0.1", httpx.URL(address).port or 0)) as broken:
+            # What the server itself complains of is a line of the same kind.
+            broken.sendall(b"no request at all\r\n\r\n")
+            broken.recv(100)
+        process.send_signal(signal.SIGINT)
+        _, lines = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+
+    assert "a-known-number" in lines
+    assert "secret" not in lines
+    if form == "json":
+        said = [json.loads(line) for line in lines.splitlines() if line]
+        assert {"urban_inventory.access", "uvicorn.error"} <= {one["logger"] for one in said}
+    else:
+        assert re.search(r"(?m)^\S+ GET /cities 200 \d+\.\d ms \d+ B \[a-known-number\]$", lines)
