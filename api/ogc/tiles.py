@@ -4,7 +4,9 @@ Addresses that TileJSON gives out carry the version of the city (``v``), so that
 be kept for good; without it a tile is kept and asked about again, by its entity tag.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
+from html import escape
 from math import isfinite
 from typing import Annotated, Any
 
@@ -181,7 +183,7 @@ def _tilejson(request: Request, store: Database, city: str, grid: str, layer: st
     document = {
         "tilejson": "3.0.0",
         "name": f"{_LAYERS[layer] if layer else 'Assets and areas'} of {shown.name}",
-        "attribution": "; ".join(dict.fromkeys(said for _, said, _, _ in named if said)),
+        "attribution": attribution_html(said for _, said, _, _ in named),
         "scheme": "xyz",
         "tiles": [f"{_address(request, shown, layer)}/{GRID}/{{z}}/{{y}}/{{x}}?v={version}"],
         "minzoom": 0,
@@ -308,6 +310,11 @@ def _layer_named(collection: str) -> str:
             f"“{collection[:64]}” has no tiles", do=f"Collections with tiles: {', '.join(_LAYERS)}."
         )
     return collection
+
+
+def attribution_html(said: Iterable[str | None]) -> str:
+    """Whom to name, each once, as TileJSON has it: maps put it into their pages as HTML, so it must be inert."""
+    return escape("; ".join(dict.fromkeys(one for one in said if one)))
 
 
 def require_grid(grid: str) -> None:

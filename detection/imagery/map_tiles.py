@@ -95,7 +95,7 @@ def tile_of_scene(
         SceneWithoutCrs: nothing in the file says where its pixels lie.
         TooMuchToRead: it would take more than ``most_bytes``.
     """
-    surveyed = _surveyed(file.ground, tile, side_px)
+    surveyed = surveyed_in(file.ground, tile, side_px)
     if not surveyed.any():
         return None
     look = _look_at(file)
@@ -124,6 +124,24 @@ def tile_of_scene(
             stored = placed.read([*look.bands.read, look.bands.alpha or placed.count])
     mask = surveyed & (stored[-1] > 0) & np.isfinite(stored).all(axis=0)
     return Picture(rgb=_rgb(look.bands, stored[:-1]), mask=mask, bytes_read=cost) if mask.any() else None
+
+
+def surveyed_in(ground: shapely.Geometry, tile: tuple[int, int, int], side_px: int) -> Mask:
+    """(side, side): which pixels of a tile show surveyed ground, one that it only touches among them."""
+    zoom, column, row = tile
+
+    def pixels(lon_lat: NDArray[np.float64]) -> NDArray[np.float64]:
+        # Snyder, Map Projections (1987), § 7: Mercator, of the sphere.
+        sine = np.sin(np.radians(np.clip(lon_lat[:, 1], -85.06, 85.06)))
+        x = (lon_lat[:, 0] + 180) / 360
+        y = 0.5 - np.log((1 + sine) / (1 - sine)) / (4 * pi)
+        return np.stack([(x * 2.0**zoom - column) * side_px, (y * 2.0**zoom - row) * side_px], axis=1)
+
+    shown = shapely.clip_by_rect(shapely.transform(ground, pixels), -1, -1, side_px + 1, side_px + 1)
+    if shapely.is_empty(shown):
+        return np.zeros((side_px, side_px), bool)
+    burnt = features.rasterize([shown], out_shape=(side_px, side_px), all_touched=True)
+    return np.asarray(burnt > 0)
 
 
 def preview_of_scene(file: ShownFile, *, side_px: int = 512) -> Picture:
@@ -311,9 +329,7 @@ def _grid(tile: tuple[int, int, int], side_px: int, shift_deg: tuple[float, floa
     return Affine(side_m / side_px, 0, west, 0, -side_m / side_px, north)
 
 
-def _rectangle(
-    look: _Look, grid: Affine, side_px: int
-) -> tuple[tuple[int, int, int, int] | None, float]:
+def _rectangle(look: _Look, grid: Affine, side_px: int) -> tuple[tuple[int, int, int, int] | None, float]:
     """The pixels of the raster that a tile shows (x_min, y_min, x_max, y_max), and how many there are along the side
     of one that is shown; None where the tile shows nothing of it."""
     steps = np.linspace(0, side_px, _EDGE_STEPS)
@@ -335,23 +351,6 @@ def _rectangle(
     if x_min >= x_max or y_min >= y_max:
         return None, 1.0
     return (x_min, y_min, x_max, y_max), max(1.0, float(area) ** 0.5)
-
-
-def _surveyed(ground: shapely.Geometry, tile: tuple[int, int, int], side_px: int) -> Mask:
-    """(side, side): which pixels of a tile show surveyed ground, one that it only touches among them."""
-    zoom, column, row = tile
-
-    def pixels(lon_lat: NDArray[np.float64]) -> NDArray[np.float64]:
-        # Snyder, Map Projections (1987), § 7: Mercator, of the sphere.
-        sine = np.sin(np.radians(np.clip(lon_lat[:, 1], -85.06, 85.06)))
-        x = (lon_lat[:, 0] + 180) / 360
-        y = 0.5 - np.log((1 + sine) / (1 - sine)) / (4 * pi)
-        return np.stack([(x * 2.0**zoom - column) * side_px, (y * 2.0**zoom - row) * side_px], axis=1)
-
-    shown = shapely.clip_by_rect(shapely.transform(ground, pixels), -1, -1, side_px + 1, side_px + 1)
-    if shapely.is_empty(shown):
-        return np.zeros((side_px, side_px), bool)
-    return features.rasterize([shown], out_shape=(side_px, side_px), all_touched=True) > 0
 
 
 def _rgb(bands: Bands, stored: RasterPixels) -> NDArray[np.uint8]:
