@@ -13,7 +13,7 @@ import pytest
 import rasterio
 import shapely
 from pyproj import Transformer
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
 from detection.errors import Conflict, TooMuchToRead, UnknownName
 from detection.imagery.scene import open_scene
@@ -27,7 +27,7 @@ from inventory.store import schema
 from inventory.store.catalogue import CatalogueScene, ScenesWanted, all_scenes, find_scenes
 from inventory.store.database import Database, Patience
 from inventory.store.features import city_on_page
-from tests.support.city import make_city, square
+from tests.support.city import add_scene, make_city, square
 from tests.support.scenes import UTM, draw_ground, draw_squares, write_scene
 
 DAY = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -257,24 +257,6 @@ def test_scenes_together_may_not_read_more_than_a_tile_is_worth(
     assert made is not None
     assert made.bytes_read == 2 * alone.bytes_read
     assert max(values(made)) < 90
-
-
-def add_scene(database: Database, city: str, name: str, **values: Any) -> None:
-    with database.transaction(Patience.JOB) as connection:
-        shown = city_on_page(connection, city)
-        source = connection.execute(
-            select(schema.source.c.id).where(schema.source.c.city_id == shown.id)
-        ).scalar_one()
-        campaign = connection.execute(
-            select(schema.campaign.c.id).where(schema.campaign.c.city_id == shown.id)
-        ).scalar_one()
-        row = {
-            "city_id": shown.id, "public_id": name, "source_id": source, "campaign_id": campaign,
-            "path": f"{name}.tif", "pixel_hash": name, "georeference_hash": "g", "taken_at": DAY, "kind": "nadir",
-            "ground_resolution_m": 0.1, "width_px": 10, "height_px": 10,
-            "footprint": square(100.0, 22.0, 100.1, 22.1),
-        }  # fmt: skip
-        connection.execute(insert(schema.scene).values(**{**row, **values}))
 
 
 def test_r5_on_top_is_the_newest_look_that_is_adequate_and_street_views_are_no_map(
