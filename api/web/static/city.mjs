@@ -200,13 +200,20 @@ async function drawFeatures() {
   say(cut ? `Only ${number.format(found.numberReturned)}${Number.isFinite(all) ? ` of ${number.format(all)}` : ""} are drawn: zoom in to see all.` : null);
 }
 
+async function drawImagery() {
+  const { showImagery } = await import("./map.mjs");
+  const { asOf } = chosen();
+  const asked = new URLSearchParams({ "tile-size": 512, ...(asOf !== today && { datetime: asOf }) });
+  showImagery(state.map, element("imagery").checked ? `${root}/imagery/tiles/WebMercatorQuad/tilejson?${asked}` : null);
+}
+
 function remembered() {
   return new URLSearchParams(location.hash.slice(1));
 }
 
 function remember() {
   const { asOf, level, kind } = chosen();
-  const kept = new URLSearchParams({ ...(asOf !== today && { as_of: asOf }), level, class: kind });
+  const kept = new URLSearchParams({ ...(asOf !== today && { as_of: asOf }), level, class: kind, ...(element("imagery").checked && { imagery: "yes" }) });
   history.replaceState(null, "", `#${kept}`);
 }
 
@@ -215,12 +222,17 @@ async function redraw() {
   remember();
   const rows = await drawCounts();
   if (!state.map) return;
-  await Promise.all([drawPlaces(rows), drawFeatures()]);
+  await Promise.all([drawPlaces(rows), drawFeatures(), drawImagery()]);
 }
 
 async function start() {
   element("as-of").value = remembered().get("as_of") ?? today;
   if (remembered().get("class")) element("class").value = remembered().get("class");
+  element("imagery").checked = remembered().get("imagery") === "yes";
+  element("imagery").addEventListener("change", () => {
+    remember();
+    if (state.map) guarded(drawImagery());
+  });
   document.querySelector(".controls").addEventListener("submit", (event) => event.preventDefault());
   for (const id of ["as-of", "level", "class"]) element(id).addEventListener("change", () => guarded(redraw()));
   await guarded(redraw());

@@ -67,6 +67,15 @@ export function show(map, source, collection) {
   map.getSource(source).setData(collection ?? EMPTY);
 }
 
+// Imagery lies over the colours of the ground and under borders and points; an address of TileJSON, or null for none.
+export function showImagery(map, address) {
+  if (map.getLayer("imagery")) map.removeLayer("imagery");
+  if (map.getSource("imagery")) map.removeSource("imagery");
+  if (!address) return;
+  map.addSource("imagery", { type: "raster", url: address, tileSize: 512 });
+  map.addLayer({ id: "imagery", type: "raster", source: "imagery" }, "borders");
+}
+
 export function label(map, lonLat, text) {
   const element = document.createElement("div");
   element.className = "place";
