@@ -1,4 +1,7 @@
-"""Raster tiles of the imagery that was counted: scene by scene, and of the city as of a date."""
+"""Raster tiles of the imagery that was counted: scene by scene, and of the city as of a date.
+
+Like vector tiles they are kept for good by the addresses that TileJSON gives out, and asked about again otherwise.
+"""
 
 from typing import Annotated, Any
 
@@ -7,21 +10,23 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.fresh import city_asked
-from api.links import city_url
+from api.links import city_url, with_query
 from api.ogc import parameters
-from api.ogc.tiles import GRID, KEPT_FOR_GOOD, require_grid
+from api.ogc.tiles import GRID, KEPT_FOR_GOOD, attribution_html, require_grid
 from api.requests import Store, today_in
 from detection.errors import CallerError, UnknownName
-from detection.imagery.map_tiles import SIZES_PX, Picture
-from inventory.domain.tiles import Tile
-from inventory.showing import city_tile, scene_preview, scene_tile, scenes_in
+from detection.imagery.map_tiles import SIDES_PX, Picture
+from detection.taxonomy import shipped_taxonomy
+from inventory.domain.tiles import DEEPEST_ZOOM, Tile
+from inventory.showing import city_tile, deepest_zoom, scene_preview, scene_tile, scenes_in, zooms_of
 from inventory.store import features
-from inventory.store.catalogue import get_scene
+from inventory.store.catalogue import all_scenes, get_scene
 from inventory.store.features import CityOnPage
 
 router = APIRouter(tags=["imagery"])
 
-_DEEPEST, _FIRST_OF_CITY = 22, 10
+FIRST_ZOOM_OF_CITY = 10
+"""From farther away a city is a speck, and each of its scenes would have to be opened for it."""
 _FORMS = {"png": ("PNG", "image/png"), "webp": ("WEBP", "image/webp"), "jpeg": ("JPEG", "image/jpeg")}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {media_type: {"example": "(binary)"} for _, media_type in _FORMS.values()}},
@@ -32,56 +37,91 @@ _TILEJSON: dict[int | str, dict[str, Any]] = {
 }
 _Side = Annotated[int, Query(alias="tile-size", description="Side in pixels: 256 or 512.")]
 _Version = Annotated[str | None, Query(description="From TileJSON: the answer may be kept for good.")]
+_Datetime = Annotated[
+    str | None, Query(description="As of the end of this local day.", examples=["2026-01-02"])
+]
+
+
+# --- TileJSON ---------------------------------------------------------------------------------------------------
 
 
 @router.get(
     "/cities/{city}/scenes/{scene}/tiles/{grid}/tilejson", responses=_TILEJSON, response_class=JSONResponse
 )
-def scene_tilejson(request: Request, store: Store, city: str, scene: str, grid: str) -> Response:
+def scene_tilejson(
+    request: Request, store: Store, city: str, scene: str, grid: str, side_px: _Side = 256
+) -> Response:
     """TileJSON of a scene."""
     require_grid(grid)
+    _require_side(side_px)
     with store.transaction(read_only=True) as connection:
         shown = city_asked(request, connection, city)
         found = get_scene(connection, shown, scene)
-    west, south, east, north = shapely.bounds(found.footprint).tolist()
-    address = f"{city_url(request, shown.code)}/scenes/{scene}/tiles/{GRID}"
-    return JSONResponse(
-        _document(shown, address, f"Scene {scene}", (west, south, east, north), found.attribution or "", 0)
+    return _tilejson(
+        shown,
+        f"{city_url(request, shown.code)}/scenes/{found.public_id}/tiles/{GRID}",
+        f"Scene {found.public_id}",
+        {},
+        side_px,
+        bounds=shapely.bounds(found.footprint).tolist(),
+        attribution=attribution_html([found.attribution]),
+        zooms=zooms_of(found),
     )
 
 
 @router.get("/cities/{city}/imagery/tiles/{grid}/tilejson", responses=_TILEJSON, response_class=JSONResponse)
-def city_tilejson(request: Request, store: Store, city: str, grid: str) -> Response:
+def city_tilejson(
+    request: Request, store: Store, city: str, grid: str, side_px: _Side = 256, datetime: _Datetime = None
+) -> Response:
     """TileJSON of the city's imagery, the newest on top."""
     require_grid(grid)
+    _require_side(side_px)
     with store.transaction(read_only=True) as connection:
         shown = city_asked(request, connection, city)
+        _read_date(datetime, shown)
         named = features.attributions(connection, shown.code)
-    told = "; ".join(dict.fromkeys(said for _, said, _, _ in named if said))
-    address = f"{city_url(request, shown.code)}/imagery/tiles/{GRID}"
-    return JSONResponse(
-        _document(shown, address, f"Imagery of {shown.name}", shown.box, told, _FIRST_OF_CITY)
+        scenes = all_scenes(connection, shown)
+    return _tilejson(
+        shown,
+        f"{city_url(request, shown.code)}/imagery/tiles/{GRID}",
+        f"Imagery of {shown.name}",
+        {} if datetime is None else {"datetime": datetime},
+        side_px,
+        bounds=list(scenes.box or shown.box),
+        attribution=attribution_html(said for _, said, _, _ in named),
+        zooms=(FIRST_ZOOM_OF_CITY, max(FIRST_ZOOM_OF_CITY, deepest_zoom(scenes))),
     )
 
 
-def _document(
+def _tilejson(
     city: CityOnPage,
     address: str,
     name: str,
-    bounds: tuple[float, float, float, float],
+    asked: dict[str, str],
+    side_px: int,
+    *,
+    bounds: list[float],
     attribution: str,
-    first: int,
-) -> dict[str, Any]:
-    return {
-        "tilejson": "3.0.0",
-        "name": name,
-        "attribution": attribution,
-        "scheme": "xyz",
-        "tiles": [f"{address}/{{z}}/{{y}}/{{x}}?v={_version(city)}"],
-        "minzoom": first,
-        "maxzoom": _DEEPEST,
-        "bounds": [round(edge, 6) for edge in bounds],
-    }
+    zooms: tuple[int, int],
+) -> Response:
+    """With a side of 512 pixels a tile shows as much at a zoom less."""
+    further = 1 if side_px == max(SIDES_PX) else 0
+    query = {**asked, **({"tile-size": str(side_px)} if further else {}), "v": _version(city)}
+    return JSONResponse(
+        {
+            "tilejson": "3.0.0",
+            "name": name,
+            "attribution": attribution,
+            "scheme": "xyz",
+            "tiles": [with_query(f"{address}/{{z}}/{{y}}/{{x}}", list(query.items()))],
+            "minzoom": max(0, zooms[0]),
+            "maxzoom": max(zooms[0], zooms[1] - further),
+            "bounds": [round(edge, 6) for edge in bounds],
+        }
+    )
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------
 
 
 @router.get(
@@ -116,30 +156,44 @@ def preview(request: Request, store: Store, city: str, scene: str) -> Response:
 )
 def tile_of_city(
     request: Request, store: Store, city: str, grid: str, zoom: int, row: int, column: int,
-    side_px: _Side = 256,
-    datetime: Annotated[str | None, Query(description="As of the end of this local day.")] = None,
-    v: _Version = None,
+    side_px: _Side = 256, datetime: _Datetime = None, v: _Version = None,
 ) -> Response:  # fmt: skip
-    """The city's imagery in a tile, the newest on top."""
+    """The city's imagery in a tile: the newest adequate scene on top."""
     tile, form = _asked(request, grid, zoom, row, column, side_px)
-    if zoom < _FIRST_OF_CITY:
-        raise UnknownName(f"imagery begins with zoom {_FIRST_OF_CITY}", do="Ask for a deeper tile.")
+    if zoom < FIRST_ZOOM_OF_CITY:
+        raise UnknownName(f"imagery begins with zoom {FIRST_ZOOM_OF_CITY}", do="Ask for a deeper tile.")
     with store.transaction(read_only=True) as connection:
         shown = city_asked(request, connection, city)
-        span = parameters.read_span(datetime, shown.time_zone)
-        found = scenes_in(connection, shown, tile, None if span is None else span.end)
-    return _answer(city_tile(found, tile, side_px), form, kept=v == _version(shown))
+        until = _read_date(datetime, shown)
+        found = scenes_in(connection, shown, tile, until, taxonomy=shipped_taxonomy())
+    made = city_tile(found, tile, side_px)
+    if not made.is_whole:
+        # What lacks a scene now may have it in a moment, without a change of the city: it must not be kept.
+        request.state.etag = None
+    return _answer(made.picture, form, kept=made.is_whole and v == _version(shown))
+
+
+def _read_date(datetime: str | None, city: CityOnPage) -> Any:
+    """The instant up to which imagery is shown; None: all there is."""
+    span = parameters.read_span(datetime, city.time_zone)
+    if span is not None and not span.single:
+        raise CallerError("datetime: imagery is as of one date", do="Write datetime=2026-01-02.")
+    return None if span is None else span.end
 
 
 def _asked(
     request: Request, grid: str, zoom: int, row: int, column: int, side_px: int
 ) -> tuple[Tile, tuple[str, str]]:
     require_grid(grid)
-    if side_px not in SIZES_PX:
-        raise CallerError(f"tile-size={side_px} is no size of a tile", do="Use 256 or 512.")
-    if not (0 <= zoom <= _DEEPEST and 0 <= row < 2**zoom and 0 <= column < 2**zoom):
-        raise UnknownName(f"no tile {zoom}/{row}/{column} here", do=f"Zooms 0 to {_DEEPEST}.")
+    _require_side(side_px)
+    if not (0 <= zoom <= DEEPEST_ZOOM and 0 <= row < 2**zoom and 0 <= column < 2**zoom):
+        raise UnknownName(f"no tile {zoom}/{row}/{column} here", do=f"Zooms 0 to {DEEPEST_ZOOM}.")
     return Tile(zoom, column, row), _form(request)
+
+
+def _require_side(side_px: int) -> None:
+    if side_px not in SIDES_PX:
+        raise CallerError(f"tile-size={side_px} is no size of a tile", do="Use 256 or 512.")
 
 
 def _form(request: Request) -> tuple[str, str]:

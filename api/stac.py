@@ -1,47 +1,35 @@
 """The imagery of a city as a SpatioTemporal Asset Catalogue (STAC API 1.0): collection ``scenes``, items, search.
 
 Apart from the features' landing page, since clients take the one link ``data`` of a page for collections of its kind.
-Where a file lies is told to nobody: assets are pictures that this service makes.
 """
 
 import re
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import orjson
-import pystac
 import shapely
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
+from api import stac_documents, stac_openapi
 from api.fresh import city_asked
-from api.links import base_url, city_url, with_query
+from api.links import base_url, with_query
+from api.negotiation import OPENAPI_TYPE
 from api.ogc import parameters
 from api.ogc.documents import GEOJSON, JSON
-from api.ogc.tiles import GRID
 from api.requests import Store, read_body
+from api.stac_documents import COLLECTION, CONFORMS, link, root_of
 from detection.errors import CallerError, UnknownName
 from inventory.errors import JsonUnusable
-from inventory.store.catalogue import CatalogueScene, ScenesWanted, count_scenes, find_scenes, get_scene
+from inventory.store.catalogue import ScenesWanted, all_scenes, count_scenes, find_scenes, get_scene
 from inventory.store.database import Connection, Database
 from inventory.store.features import CityOnPage
 
 router = APIRouter(tags=["stac"])
 
-_STAC = "https://api.stacspec.org/v1.0.0"
-_CONFORMS = [
-    f"{_STAC}/core",
-    f"{_STAC}/collections",
-    f"{_STAC}/ogcapi-features",
-    f"{_STAC}/item-search",
-    *(f"http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/{name}" for name in ("core", "geojson")),
-]
-COLLECTION = "scenes"
 _MOST, _USUAL = 1_000, 100
-_SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,12})?(Z|[+-]\d\d:\d\d)")
-_SPOKEN = {"CC BY 4.0": "CC-BY-4.0", "CC BY-SA 4.0": "CC-BY-SA-4.0", "CC0": "CC0-1.0", "CC0 1.0": "CC0-1.0"}
 _EXAMPLE: dict[str, Any] = {"type": "FeatureCollection", "features": [], "links": []}
 _ANSWERS: dict[int | str, dict[str, Any]] = {200: {"content": {JSON: {"example": _EXAMPLE}}}}
 _ITEMS: dict[int | str, dict[str, Any]] = {200: {"content": {GEOJSON: {"example": _EXAMPLE}}}}
@@ -71,82 +59,42 @@ _Collections = Annotated[str | None, Query(description="Names, with commas betwe
 @router.get("/cities/{city}/stac/", include_in_schema=False)
 def catalogue(request: Request, store: Store, city: str) -> Response:
     """The catalogue of a city’s imagery."""
-    shown = _city(request, store, city)
-    root = _root(request, shown)
-    made = pystac.Catalog(
-        id=f"{shown.code}-imagery", description=f"Imagery of {shown.name}.", title=shown.name
-    )
-    return _json(
-        {
-            **made.to_dict(include_self_link=False),
-            "conformsTo": _CONFORMS,
-            "links": [
-                _link(root, "self", JSON),
-                _link(root, "root", JSON),
-                _link(f"{root}/conformance", "conformance", JSON),
-                _link(f"{root}/collections", "data", JSON),
-                _link(f"{root}/collections/{COLLECTION}", "child", JSON),
-                {**_link(f"{root}/search", "search", GEOJSON), "method": "GET"},
-                {**_link(f"{root}/search", "search", GEOJSON), "method": "POST"},
-                _link(f"{base_url(request)}/openapi.json", "service-desc", JSON),
-                _link(f"{city_url(request, shown.code)}/api?f=html", "service-doc", "text/html"),
-            ],
-        }
-    )
+    return _json(stac_documents.catalogue(request, _city(request, store, city)))
 
 
 @router.get("/cities/{city}/stac/conformance", responses=_ANSWERS, response_class=JSONResponse)
 def conformance(request: Request, store: Store, city: str) -> Response:
     """What of the standards the catalogue fulfils."""
     _city(request, store, city)
-    return _json({"conformsTo": _CONFORMS})
+    return _json({"conformsTo": CONFORMS})
+
+
+@router.get("/cities/{city}/stac/api", responses=_ANSWERS, response_class=JSONResponse)
+def api(request: Request, store: Store, city: str) -> Response:
+    """This catalogue’s description in OpenAPI 3.0."""
+    shown = _city(request, store, city)
+    described = stac_openapi.document(router, root_of(request, shown), f"Imagery of {shown.name}")
+    return _json(described, OPENAPI_TYPE)
 
 
 @router.get("/cities/{city}/stac/collections", responses=_ANSWERS, response_class=JSONResponse)
 def collections(request: Request, store: Store, city: str) -> Response:
     """The catalogue’s collections: one, of all scenes."""
-    shown = _city(request, store, city)
-    root = _root(request, shown)
-    links = [
-        _link(f"{root}/collections", "self", JSON),
-        _link(root, "root", JSON),
-        _link(root, "parent", JSON),
-    ]
-    return _json({"collections": [_collection(request, store, shown)], "links": links})
+    with store.transaction(read_only=True) as connection:
+        shown = city_asked(request, connection, city)
+        made = stac_documents.collection(request, shown, all_scenes(connection, shown))
+    root = root_of(request, shown)
+    links = [link(f"{root}/collections", "self", JSON), link(root, "root", JSON), link(root, "parent", JSON)]
+    return _json({"collections": [made], "links": links})
 
 
 @router.get("/cities/{city}/stac/collections/{collection}", responses=_ANSWERS, response_class=JSONResponse)
 def collection(request: Request, store: Store, city: str, collection: str) -> Response:
     """The collection of all scenes."""
     _require_ours(collection)
-    return _json(_collection(request, store, _city(request, store, city)))
-
-
-def _collection(request: Request, store: Database, city: CityOnPage) -> dict[str, Any]:
-    root = _root(request, city)
-    address = f"{root}/collections/{COLLECTION}"
     with store.transaction(read_only=True) as connection:
-        newest = find_scenes(connection, city, ScenesWanted(), limit=1)
-    extent = pystac.Extent(
-        pystac.SpatialExtent([list(city.box)]), pystac.TemporalExtent([[city.oldest_look, city.newest_look]])
-    )
-    made = pystac.Collection(
-        id=COLLECTION,
-        title=f"Scenes of {city.name}",
-        description=f"Imagery in which {city.name} was counted; superseded scenes are left out.",
-        extent=extent,
-        license=_licence(newest[0].licence if newest else None),
-    )
-    return {
-        **made.to_dict(include_self_link=False),
-        "links": [
-            _link(address, "self", JSON),
-            _link(root, "root", JSON),
-            _link(root, "parent", JSON),
-            _link(f"{address}/items", "items", GEOJSON),
-            _link(f"{base_url(request)}/attribution", "license", "text/html"),
-        ],
-    }
+        shown = city_asked(request, connection, city)
+        return _json(stac_documents.collection(request, shown, all_scenes(connection, shown)))
 
 
 # --- items ------------------------------------------------------------------------------------------------------
@@ -176,7 +124,7 @@ def item(request: Request, store: Store, city: str, collection: str, item: str) 
     _require_ours(collection)
     with store.transaction(read_only=True) as connection:
         shown = city_asked(request, connection, city)
-        return _json(_item(request, shown, get_scene(connection, shown, item)), GEOJSON)
+        return _json(stac_documents.item(request, shown, get_scene(connection, shown, item)), GEOJSON)
 
 
 @router.get("/cities/{city}/stac/search", responses=_ITEMS, response_class=Response)
@@ -236,7 +184,7 @@ async def search_by_body(request: Request, store: Store, city: str) -> Response:
 
 
 def _listed(value: str | None) -> list[str] | None:
-    return None if value is None else list(parameters.read_names(value))
+    return None if value is None else [name.strip() for name in value.split(",")]
 
 
 def _text(body: dict[str, Any], name: str) -> str | None:
@@ -272,6 +220,8 @@ def _wanted(
     if bbox is not None and intersects is not None:
         raise CallerError("bbox and intersects exclude each other", do="Give one of them.")
     span = None if datetime is None else parameters.read_span(_strict(datetime), city.time_zone)
+    if ids is not None and len(ids) > _MOST:
+        raise CallerError(f"ids: {len(ids):,} are more than {_MOST:,}", do="Ask for fewer at a time.")
     if collections is not None and COLLECTION not in collections:
         ids = []
     boxes = parameters.read_boxes(bbox)
@@ -326,72 +276,29 @@ def _page(
     address = f"{base_url(request)}{request.url.path}"
     query = [(name, value) for name, value in request.query_params.items() if name != "page"]
     links = [
-        _link(_root(request, city), "root", JSON),
-        _link(with_query(address, list(request.query_params.items())), "self", GEOJSON),
+        link(root_of(request, city), "root", JSON),
+        link(with_query(address, list(request.query_params.items())), "self", GEOJSON),
     ]
     if len(found) > most:
         further = parameters.encode_cursor(shown[-1].id)
         if method == "POST":
             links.append(
-                {**_link(address, "next", GEOJSON), "method": "POST", "body": {**body, "token": further}}
+                {**link(address, "next", GEOJSON), "method": "POST", "body": {**body, "token": further}}
             )
         else:
             links.append(
-                {**_link(with_query(address, [*query, ("page", further)]), "next", GEOJSON), "method": "GET"}
+                {**link(with_query(address, [*query, ("page", further)]), "next", GEOJSON), "method": "GET"}
             )
     return _json(
         {
             "type": "FeatureCollection",
-            "features": [_item(request, city, scene) for scene in shown],
+            "features": [stac_documents.item(request, city, scene) for scene in shown],
             "links": links,
             "numberMatched": count_scenes(connection, city, wanted),
             "numberReturned": len(shown),
         },
         GEOJSON,
     )
-
-
-def _item(request: Request, city: CityOnPage, scene: CatalogueScene) -> dict[str, Any]:
-    root = _root(request, city)
-    address = f"{root}/collections/{COLLECTION}/items/{scene.public_id}"
-    here = f"{city_url(request, city.code)}/scenes/{scene.public_id}"
-    made = pystac.Item(
-        id=scene.public_id,
-        geometry=orjson.loads(shapely.to_geojson(scene.footprint)),
-        bbox=[round(edge, 7) for edge in shapely.bounds(scene.footprint).tolist()],
-        datetime=scene.taken_at.astimezone(UTC),
-        properties={
-            "gsd": round(scene.ground_resolution_m, 4),
-            "created": _stamp(scene.recorded_at),
-            "license": _licence(scene.licence),
-            "providers": [{"name": scene.attribution or scene.source, "roles": ["producer"]}],
-            "urban_inventory:kind": scene.kind,
-            "urban_inventory:source": scene.source,
-            "urban_inventory:campaign": scene.campaign,
-        },
-        collection=COLLECTION,
-    )
-    if scene.path is not None:
-        made.add_asset(
-            "preview",
-            pystac.Asset(f"{here}/preview", "Preview", None, "image/png", ["overview", "thumbnail"]),
-        )
-    document = made.to_dict(include_self_link=False)
-    document["links"] = [
-        _link(address, "self", GEOJSON),
-        _link(root, "root", JSON),
-        _link(f"{root}/collections/{COLLECTION}", "parent", JSON),
-        _link(f"{root}/collections/{COLLECTION}", "collection", JSON),
-    ]
-    if scene.path is not None:
-        document["links"] += [
-            {
-                **_link(f"{here}/tiles/{GRID}/{{z}}/{{y}}/{{x}}", "xyz", "image/png"),
-                "title": "Tiles for web maps",
-            },
-            _link(f"{here}/tiles/{GRID}/tilejson", "tilejson", JSON),
-        ]
-    return document
 
 
 # --- small things ------------------------------------------------------------------------------------------------
@@ -402,27 +309,9 @@ def _city(request: Request, store: Database, code: str) -> CityOnPage:
         return city_asked(request, connection, code)
 
 
-def _root(request: Request, city: CityOnPage) -> str:
-    return f"{city_url(request, city.code)}/stac"
-
-
-def _link(href: str, rel: str, media_type: str) -> dict[str, Any]:
-    return {"rel": rel, "href": href, "type": media_type}
-
-
 def _require_ours(name: str) -> None:
     if name != COLLECTION:
         raise UnknownName(f"no collection is called “{name[:64]}”", do=f"There is one: {COLLECTION}.")
-
-
-def _licence(said: str | None) -> str:
-    """As STAC has licences: an SPDX identifier, else “other”."""
-    named = _SPOKEN.get(said or "", said or "")
-    return named if _SPDX.fullmatch(named) else "other"
-
-
-def _stamp(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _json(document: dict[str, Any], media_type: str = JSON) -> Response:

@@ -5,7 +5,8 @@ UrbanInventoryError ─┬─ CallerError ─┬─ UnknownName        a city, a
                      │               ├─ SceneUnusable ─┬─ SceneUnreadable, FormatNotAllowed
                      │               │                 ├─ SceneWithoutCrs, SceneNotProjected
                      │               │                 ├─ SceneTooCoarse, SceneWithoutGround
-                     │               │                 └─ SceneWithoutDate, SceneOutsideCity
+                     │               │                 ├─ SceneWithoutDate, SceneOutsideCity
+                     │               │                 └─ TooMuchToRead
                      │               └─ LabelsUnusable     labels that cannot be read
                      ├─ ModelError ──── ModelUntrusted, BoxShapeError
                      └─ MissingExtra                       an optional dependency is not installed
@@ -114,6 +115,12 @@ class SceneOutsideCity(SceneUnusable):
     """The image does not show any ground of the city."""
 
     code = "scene_outside_city"
+
+
+class TooMuchToRead(SceneUnusable):
+    """A picture of so much ground would have to read more of the file than one answer may."""
+
+    code = "too_much_to_read"
 
 
 class LabelsUnusable(CallerError):

@@ -124,17 +124,43 @@ def _convert(path: Path) -> str:
     return f"Convert it: gdal_translate -of GTiff -co TILED=YES -co COMPRESS=DEFLATE {path.name} {target}"
 
 
-def open_raster(path: Path) -> Any:
+def open_raster(path: Path, *, overview: int | None = None) -> Any:
     """A rasterio dataset of a local file. Use it inside ``gdal_settings``; not safe across threads.
+
+    Args:
+        overview: the file's own reduced picture of this number (``overview_factors``), as if it were the raster.
 
     Raises:
         SceneUnreadable: missing, damaged, too large, or referring to other files.
         FormatNotAllowed: not a GeoTIFF, JPEG or PNG.
     """
     file_format = sniff_format(path)
+    dataset = _opened(path, file_format, "NONE")
+    if overview is None:
+        return dataset
+    # Only now, since the first look showed that the overviews lie in no other file.
+    dataset.close()
+    return _opened(path, file_format, f"{overview}only")
+
+
+def overview_factors(path: Path) -> tuple[int, ...]:
+    """How many times smaller each reduced picture in a GeoTIFF is; empty for other formats.
+
+    Raises:
+        SceneUnreadable, FormatNotAllowed: as ``open_raster``.
+    """
+    file_format = sniff_format(path)
+    if file_format is not Format.GEOTIFF:
+        return ()
+    _opened(path, file_format, "NONE").close()
+    with _opened(path, file_format, None) as dataset:
+        return tuple(dataset.overviews(1))
+
+
+def _opened(path: Path, file_format: Format, overview_level: str | None) -> Any:
     # An absolute path of an existing file: never a name that GDAL would read as /vsicurl/, GTIFF_DIR: or XML.
     name = str(path.resolve(strict=True))
-    options = {"OVERVIEW_LEVEL": "NONE"} if file_format is Format.GEOTIFF else {}
+    options = {"OVERVIEW_LEVEL": overview_level} if file_format is Format.GEOTIFF and overview_level else {}
     try:
         with warnings.catch_warnings():
             # A file without position is a finding of ours, with its own message.

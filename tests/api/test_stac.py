@@ -6,20 +6,29 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pystac
 import pystac_client
 import pytest
+import schemathesis
 from PIL import Image
 from pyproj import Transformer
+from sqlalchemy import select, text
 
 from api.app import create_app
 from api.settings import Settings
+from inventory import showing
 from inventory.domain.tiles import Tile, tile_of
 from inventory.ingest import Status
-from inventory.store.database import Database
+from inventory.store import schema
+from inventory.store.database import Database, Patience
+from tests.api.conftest import Service
+from tests.support.city import FIRST_LOOK, add_scene, make_city, square
 from tests.support.database import DatabaseServer, cloned_database
 from tests.support.scenes import ORIGIN, UTM
 from tests.support.server import served
@@ -156,6 +165,166 @@ def test_what_is_not_there_is_unknown(shown: Shown, path: str) -> None:
     assert shown.client.get(f"{STAC}/{path}").status_code == 404
 
 
+@pytest.fixture
+def puer(database: Database, tmp_path: Path) -> Iterator[httpx.Client]:
+    """A service over two cities that the test fills: one with a scene, one over the antimeridian."""
+    with database.transaction(Patience.JOB) as connection:
+        make_city(connection, "puer")
+        make_city(connection, "fiji", box=(176.0, -20.0, 180.0, -15.0))
+    with (
+        served(create_app(Settings(home=tmp_path), database)) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        yield client
+
+
+def items_of(client: httpx.Client, city: str = "puer", **asked: str) -> dict[str, Any]:
+    found = client.get(f"/cities/{city}/stac/search", params=asked).json()
+    for one in found["features"]:
+        pystac.Item.from_dict(one).validate()
+    return {one["id"]: one for one in found["features"]}
+
+
+def test_r2_superseded_scenes_are_left_out_and_purged_ones_have_no_pixels(
+    puer: httpx.Client, database: Database
+) -> None:
+    add_scene(database, "puer", "corrected")
+    add_scene(database, "puer", "purged", path=None, purged_at=FIRST_LOOK)
+    with database.transaction(Patience.JOB) as connection:
+        scene = schema.scene
+        newer = select(scene.c.id).where(scene.c.public_id == "corrected").scalar_subquery()
+        connection.execute(
+            scene.update().where(scene.c.city_id == 1, scene.c.public_id == "s1").values(superseded_by=newer)
+        )
+    found = items_of(puer)
+    assert set(found) == {"corrected", "purged"}
+    assert set(found["corrected"]["assets"]) == {"preview", "tiles"}
+    assert found["purged"]["assets"] == {}
+    assert not [one for one in found["purged"]["links"] if one["rel"] in ("xyz", "tilejson")]
+    assert puer.get("/cities/puer/stac/collections/scenes/items/s1").status_code == 404
+    answer = puer.get("/cities/puer/scenes/purged/preview")
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+
+
+def test_an_item_leads_to_its_surveys_and_says_what_is_known_of_it(puer: httpx.Client) -> None:
+    item = items_of(puer)["s1"]
+    (surveys,) = (one["href"] for one in item["links"] if one["rel"] == "related")
+    assert [one["properties"]["scene"] for one in puer.get(surveys).json()["features"]] == ["s1"]
+    assert item["properties"]["datetime"] == "2025-06-01T03:00:00Z"
+    assert item["properties"]["providers"] == [
+        {"name": "Test <b>Fliers</b>", "roles": ["producer", "licensor"]}
+    ]
+    assert item["properties"]["license"] == "CC-BY-4.0"
+
+
+@pytest.mark.parametrize(
+    ("said", "licence"), [("CC0", "CC0-1.0"), ("ODbL-1.0", "ODbL-1.0"), ("ask the city’s surveyor", "other")]
+)
+def test_a_licence_is_an_spdx_identifier_or_other_and_where_scenes_differ_each_says_its_own(
+    puer: httpx.Client, database: Database, said: str, licence: str
+) -> None:
+    address = "/cities/puer/stac/collections/scenes"
+    assert puer.get(address).json()["license"] == "CC-BY-4.0"
+    add_scene(database, "puer", "other", licence=said)
+    assert items_of(puer)["other"]["properties"]["license"] == licence
+    collection = puer.get(address).json()
+    pystac.Collection.from_dict(collection).validate()
+    assert collection["license"] == "other"
+    assert [one["href"] for one in collection["links"] if one["rel"] == "license"]
+
+
+def test_the_collection_reaches_as_far_as_its_scenes(puer: httpx.Client, database: Database) -> None:
+    later = FIRST_LOOK + timedelta(days=400)
+    add_scene(database, "puer", "east", taken_at=later, footprint=square(100.5, 22.0, 100.6, 22.2))
+    extent = puer.get("/cities/puer/stac/collections/scenes").json()["extent"]
+    assert extent["spatial"]["bbox"] == [[100.0, 22.0, 100.6, 22.2]]
+    assert extent["temporal"]["interval"] == [["2025-06-01T03:00:00Z", "2026-07-06T03:00:00Z"]]
+
+
+def test_a_city_without_imagery_has_a_valid_and_empty_catalogue(
+    puer: httpx.Client, database: Database
+) -> None:
+    with database.transaction(Patience.JOB) as connection:
+        connection.execute(text("DELETE FROM urban_inventory.survey_class"))
+        connection.execute(text("DELETE FROM urban_inventory.survey"))
+        connection.execute(text("DELETE FROM urban_inventory.scene"))
+    pystac.Collection.from_dict(puer.get("/cities/puer/stac/collections/scenes").json()).validate()
+    assert puer.get("/cities/puer/stac/search").json()["numberMatched"] == 0
+    assert items_of(puer) == {}
+    tilejson = puer.get("/cities/puer/imagery/tiles/WebMercatorQuad/tilejson").json()
+    assert puer.get(tilejson["tiles"][0].format(z=14, y=7000, x=12000)).status_code == 204
+
+
+def test_boxes_and_scenes_over_the_antimeridian(puer: httpx.Client, database: Database) -> None:
+    west, east = ((179, 180), (-180, -179.5))
+    rings = (f"(({a} -18,{b} -18,{b} -17,{a} -17,{a} -18))" for a, b in (west, east))
+    both = f"SRID=4326;MULTIPOLYGON({','.join(rings)})"
+    add_scene(database, "fiji", "over", footprint=both)
+    add_scene(database, "fiji", "far", footprint=square(-178.0, -18.0, -177.0, -17.0))
+    assert items_of(puer, "fiji")["over"]["bbox"] == [179.0, -18.0, -179.5, -17.0]
+    assert set(items_of(puer, "fiji", bbox="179.5,-18,-179.8,-17")) == {"s1", "over"}
+    assert set(items_of(puer, "fiji", bbox="-179.6,-18,-177.5,-17")) == {"over", "far"}
+    body = {"bbox": [179.5, -18, -179.8, -17]}
+    found = puer.post("/cities/fiji/stac/search", json=body).json()
+    assert {one["id"] for one in found["features"]} == {"s1", "over"}
+
+
+def test_pages_follow_one_another_without_loss_or_repetition_also_at_one_instant(
+    puer: httpx.Client, database: Database
+) -> None:
+    names = {f"n{n:02d}" for n in range(23)} | {"s1"}
+    for name in sorted(names - {"s1"}):
+        add_scene(database, "puer", name)
+    for method in ("GET", "POST"):
+        found, address, body = [], f"{puer.base_url}/cities/puer/stac/search", {"limit": 5}
+        address += "?limit=5" if method == "GET" else ""
+        while address:
+            answer = puer.request(method, address, json=body if method == "POST" else None).json()
+            assert answer["numberMatched"] == len(names)
+            found += [one["id"] for one in answer["features"]]
+            following = next((one for one in answer["links"] if one["rel"] == "next"), None)
+            address = following["href"] if following else ""
+            body = following.get("body", {}) if following else {}
+        assert len(found) == len(names) == len(set(found))
+        assert set(found) == names
+
+
+def test_many_ids_are_all_asked_for_or_refused(puer: httpx.Client, database: Database) -> None:
+    for n in range(130):
+        add_scene(database, "puer", f"n{n:03d}")
+    many = [f"n{n:03d}" for n in range(130)]
+    assert puer.get("/cities/puer/stac/search", params={"ids": ",".join(many)}).json()["numberMatched"] == 130
+    refused = puer.post("/cities/puer/stac/search", json={"ids": ["x"] * 1_001})
+    assert (refused.status_code, "ids" in refused.json()["detail"]) == (400, True)
+
+
+def test_the_catalogue_describes_itself_in_openapi_3_0(puer: httpx.Client) -> None:
+    catalogue = puer.get("/cities/puer/stac").json()
+    (described,) = (one for one in catalogue["links"] if one["rel"] == "service-desc")
+    answer = puer.get(described["href"])
+    assert (
+        answer.headers["content-type"] == described["type"] == "application/vnd.oai.openapi+json;version=3.0"
+    )
+    document = answer.json()
+    assert document["openapi"].startswith("3.0.")
+    assert document["servers"] == [{"url": f"{puer.base_url}/cities/puer/stac"}]
+    assert {"/", "/conformance", "/collections", "/search", "/collections/{collection}/items"} <= set(
+        document["paths"]
+    )
+    # What 3.1 has and 3.0 has not.
+    assert '"null"' not in answer.text
+    assert "examples" not in json.dumps(document["paths"])
+    names = {one["name"]: one for one in document["paths"]["/search"]["get"]["parameters"]}
+    assert {"bbox", "datetime", "limit", "ids", "collections", "intersects"} <= set(names)
+    assert names["limit"]["schema"]["type"] == "integer"
+    assert names["bbox"]["schema"]["type"] == "string"
+    path = document["paths"]["/collections/{collection}/items/{item}"]["get"]
+    assert {one["name"] for one in path["parameters"]} == {"collection", "item"}
+    with_parameters = schemathesis.openapi.from_dict(document)
+    assert len(list(with_parameters.get_all_operations())) == 9
+    assert f"{catalogue['conformsTo'][-1]}".endswith("oas30")
+
+
 # --- pictures ---------------------------------------------------------------------------------------------------
 
 
@@ -247,9 +416,72 @@ def test_tilejson_leads_to_tiles_that_may_be_kept_for_good(shown: Shown) -> None
         ("imagery/tiles/WebMercatorQuad/19/1/1?f=gif", 400),
         ("imagery/tiles/WebMercatorQuad/19/1/1?tile-size=300", 400),
         ("imagery/tiles/WebMercatorQuad/19/1/x", 400),
+        ("imagery/tiles/WebMercatorQuad/19/1/1?datetime=2024-01-01/2025-01-01", 400),
+        ("imagery/tiles/WebMercatorQuad/19/1/1?datetime=soon", 400),
+        ("imagery/tiles/WebMercatorQuad/tilejson?datetime=../2025-01-01", 400),
+        ("imagery/tiles/WebMercatorQuad/tilejson?tile-size=1024", 400),
         ("scenes/none/preview", 404),
     ],
 )
 def test_what_is_no_picture_is_refused_by_name(shown: Shown, path: str, status: int) -> None:
     answer = shown.client.get(f"/cities/town/{path}")
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
+def test_what_lacks_a_scene_now_is_not_kept(shown: Shown) -> None:
+    tile = here()
+    place = f"{tile.zoom}/{tile.row}/{tile.column}"
+    template = shown.client.get(
+        "/cities/town/imagery/tiles/WebMercatorQuad/tilejson?datetime=2023-12-31"
+    ).json()
+    address = template["tiles"][0].format(z=tile.zoom, y=tile.row, x=tile.column)
+    assert "datetime=2023-12-31" in address
+    # Only the scene whose file is gone is of that year.
+    answer = shown.client.get(address)
+    assert (answer.status_code, answer.headers["cache-control"]) == (204, "private, no-store")
+    assert "etag" not in answer.headers
+    kept = shown.client.get(f"/cities/town/imagery/tiles/WebMercatorQuad/{place}")
+    again = shown.client.get(str(kept.url), headers={"If-None-Match": kept.headers["etag"]})
+    assert (kept.status_code, again.status_code) == (200, 304)
+
+
+def test_tilejson_says_how_deep_the_imagery_goes(shown: Shown) -> None:
+    root = f"/cities/town/scenes/{shown.first}/tiles/WebMercatorQuad"
+    document = shown.client.get(f"{root}/tilejson").json()
+    # 0.2 m a pixel at latitude 45, 400 pixels wide.
+    assert (document["minzoom"], document["maxzoom"]) == (15, 20)
+    large = shown.client.get(f"{root}/tilejson?tile-size=512").json()
+    assert large["maxzoom"] == 19
+    tile = here(19)
+    answer = shown.client.get(large["tiles"][0].format(z=19, y=tile.row, x=tile.column))
+    assert picture(answer.content).shape == (512, 512, 4)
+    city = shown.client.get("/cities/town/imagery/tiles/WebMercatorQuad/tilejson").json()
+    assert (city["minzoom"], city["maxzoom"]) == (10, 20)
+
+
+def test_we1_attribution_in_tilejson_is_inert_since_maps_show_it_as_html(service: Service) -> None:
+    for path in ("imagery/tiles", "scenes/s1/tiles", "tiles", "collections/assets/tiles"):
+        document = service.get(f"/cities/town/{path}/WebMercatorQuad/tilejson").json()
+        assert document["attribution"] == "Test &lt;b&gt;Fliers&lt;/b&gt;"
+
+
+def test_who_asks_for_too_many_pictures_at_once_is_told_to_come_again(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(showing, "_TURNS", showing.Turns(at_once=1, most_waiting=0, patience_s=0.1))
+    tile = here()
+    place = f"{tile.zoom}/{tile.row}/{tile.column}"
+    addresses = (
+        f"imagery/tiles/WebMercatorQuad/{place}",
+        f"scenes/{shown.first}/tiles/WebMercatorQuad/{place}",
+        f"scenes/{shown.first}/preview",
+    )
+    with showing._TURNS.taken():
+        for address in addresses:
+            answer = shown.client.get(f"/cities/town/{address}")
+            assert (answer.status_code, answer.json()["code"]) == (503, "store_busy")
+            assert int(answer.headers["retry-after"]) >= 1
+        # Others are answered meanwhile.
+        assert shown.client.get(f"{STAC}/search").status_code == 200
+    for address in addresses:
+        assert shown.client.get(f"/cities/town/{address}").status_code == 200

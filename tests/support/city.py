@@ -10,6 +10,8 @@ from sqlalchemy import Connection, insert, select, text, update
 from detection.taxonomy import shipped_taxonomy
 from inventory.store import schema
 from inventory.store.cities import set_classes, sync_asset_classes
+from inventory.store.database import Database, Patience
+from inventory.store.features import city_on_page
 
 FIRST_LOOK = datetime(2025, 6, 1, 3, 0, tzinfo=UTC)
 WEST, SOUTH, EAST, NORTH = 100.0, 22.0, 100.1, 22.1
@@ -253,3 +255,23 @@ def make_city(
             )
         )
     return maker
+
+
+def add_scene(database: Database, city: str, name: str, **values: Any) -> None:
+    """One more scene of a city of ``make_city``, without a file or a survey."""
+    with database.transaction(Patience.JOB) as connection:
+        shown = city_on_page(connection, city)
+        source = connection.execute(
+            select(schema.source.c.id).where(schema.source.c.city_id == shown.id)
+        ).scalar_one()
+        campaign = connection.execute(
+            select(schema.campaign.c.id).where(schema.campaign.c.city_id == shown.id)
+        ).scalar_one()
+        row = {
+            "city_id": shown.id, "public_id": name, "source_id": source, "campaign_id": campaign,
+            "path": f"{name}.tif", "pixel_hash": name, "georeference_hash": "g", "kind": "nadir",
+            "taken_at": FIRST_LOOK,
+            "ground_resolution_m": 0.1, "width_px": 10, "height_px": 10,
+            "footprint": square(WEST, SOUTH, EAST, NORTH),
+        }  # fmt: skip
+        connection.execute(insert(schema.scene).values(**{**row, **values}))

@@ -207,20 +207,27 @@ function openCluster({ geometry }) {
   state.map.easeTo({ center: geometry.coordinates, zoom: Math.min(state.map.getZoom() + 2, 22) });
 }
 
+async function drawImagery() {
+  const { showImagery } = await import("./map.mjs");
+  const { asOf } = chosen();
+  const asked = new URLSearchParams({ "tile-size": 512, ...(asOf !== today && { datetime: asOf }) });
+  showImagery(state.map, element("imagery").checked ? `${root}/imagery/tiles/WebMercatorQuad/tilejson?${asked}` : null);
+}
+
 function remembered() {
   return new URLSearchParams(location.hash.slice(1));
 }
 
 function remember() {
   const { asOf, level, kind } = chosen();
-  const kept = new URLSearchParams({ ...(asOf !== today && { as_of: asOf }), level, class: kind });
+  const kept = new URLSearchParams({ ...(asOf !== today && { as_of: asOf }), level, class: kind, ...(element("imagery").checked && { imagery: "yes" }) });
   history.replaceState(null, "", `#${kept}`);
 }
 
 async function redraw() {
   remember();
   element("details").hidden = true;
-  await Promise.all([drawCounts(), ...(state.map ? [drawPlaces(), drawFeatures()] : [])]);
+  await Promise.all([drawCounts(), ...(state.map ? [drawPlaces(), drawFeatures(), drawImagery()] : [])]);
 }
 
 async function start() {
@@ -229,6 +236,11 @@ async function start() {
     const said = remembered().get(id);
     if ([...element(id).options].some((option) => option.value === said)) element(id).value = said;
   }
+  element("imagery").checked = remembered().get("imagery") === "yes";
+  element("imagery").addEventListener("change", () => {
+    remember();
+    if (state.map) guarded(drawImagery());
+  });
   document.querySelector(".controls").addEventListener("submit", (event) => event.preventDefault());
   for (const id of ["as-of", "level", "class"]) element(id).addEventListener("change", () => guarded(redraw()));
   await guarded(redraw());

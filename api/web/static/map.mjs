@@ -69,6 +69,15 @@ export function show(map, source, collection) {
   map.getSource(source).setData(collection ?? EMPTY);
 }
 
+// Imagery lies over the colours of the ground and under borders and points; an address of TileJSON, or null for none.
+export function showImagery(map, address) {
+  if (map.getLayer("imagery")) map.removeLayer("imagery");
+  if (map.getSource("imagery")) map.removeSource("imagery");
+  if (!address) return;
+  map.addSource("imagery", { type: "raster", url: address, tileSize: 512 });
+  map.addLayer({ id: "imagery", type: "raster", source: "imagery" }, map.getLayer("borders") ? "borders" : "polygons");
+}
+
 export function boundsOf(geometry) {
   const bounds = new maplibre.LngLatBounds();
   const walk = (part) => (typeof part[0] === "number" ? bounds.extend([part[0], part[1]]) : part.forEach(walk));
