@@ -19,9 +19,9 @@ from detection.imagery.map_tiles import SIDES_PX, Picture
 from detection.taxonomy import shipped_taxonomy
 from inventory.domain.tiles import DEEPEST_ZOOM, Tile
 from inventory.showing import city_tile, deepest_zoom, scene_preview, scene_tile, scenes_in, zooms_of
-from inventory.store import features
 from inventory.store.catalogue import all_scenes, get_scene
 from inventory.store.features import CityOnPage
+from inventory.tiling import attributions, named
 
 router = APIRouter(tags=["imagery"])
 
@@ -64,7 +64,7 @@ def scene_tilejson(
         {},
         side_px,
         bounds=shapely.bounds(found.footprint).tolist(),
-        attribution=attribution_html([found.attribution]),
+        attribution=attribution_html([named(found.attribution, found.licence)]),
         zooms=zooms_of(found),
     )
 
@@ -79,7 +79,7 @@ def city_tilejson(
     with store.transaction(read_only=True) as connection:
         shown = city_asked(request, connection, city)
         _read_date(datetime, shown)
-        named = features.attributions(connection, shown.code)
+        said = attributions(connection, shown.code)
         scenes = all_scenes(connection, shown)
     return _tilejson(
         shown,
@@ -88,7 +88,7 @@ def city_tilejson(
         {} if datetime is None else {"datetime": datetime},
         side_px,
         bounds=list(scenes.box or shown.box),
-        attribution=attribution_html(said for _, said, _, _ in named),
+        attribution=attribution_html(said),
         zooms=(FIRST_ZOOM_OF_CITY, max(FIRST_ZOOM_OF_CITY, deepest_zoom(scenes))),
     )
 

@@ -246,11 +246,13 @@ _AREA_FIELDS = {"code": _TEXT, "name": _TEXT, "level": _TEXT}
 
 def attributions(connection: Connection, city_code: str) -> list[str]:
     """Whose imagery is behind the tiles, each once, with its licence."""
-    said = [
-        f"{said or source}, {licence}" if licence else said or source
-        for source, said, licence, _ in features.attributions(connection, city_code)
-    ]
-    return list(dict.fromkeys(said))
+    found = features.attributions(connection, city_code)
+    return list(dict.fromkeys(named(said or source, licence) for source, said, licence, _ in found))
+
+
+def named(whose: str | None, licence: str | None) -> str:
+    """An attribution with its licence, as far as they are known."""
+    return ", ".join(each for each in (whose, licence) if each)
 
 
 def _stands(name: str) -> bool:

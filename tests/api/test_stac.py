@@ -462,7 +462,7 @@ def test_tilejson_says_how_deep_the_imagery_goes(shown: Shown) -> None:
 def test_we1_attribution_in_tilejson_is_inert_since_maps_show_it_as_html(service: Service) -> None:
     for path in ("imagery/tiles", "scenes/s1/tiles", "tiles", "collections/assets/tiles"):
         document = service.get(f"/cities/town/{path}/WebMercatorQuad/tilejson").json()
-        assert document["attribution"] == "Test &lt;b&gt;Fliers&lt;/b&gt;"
+        assert document["attribution"] == "Test &lt;b&gt;Fliers&lt;/b&gt;, CC BY 4.0"
 
 
 def test_who_asks_for_too_many_pictures_at_once_is_told_to_come_again(
