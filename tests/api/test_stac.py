@@ -395,7 +395,7 @@ def test_tilejson_leads_to_tiles_that_may_be_kept_for_good(shown: Shown) -> None
     tile = here()
     for path in (f"scenes/{shown.first}", "imagery"):
         document = shown.client.get(f"/cities/town/{path}/tiles/WebMercatorQuad/tilejson").json()
-        assert document["attribution"] == "The town’s own aeroplane"
+        assert document["attribution"] == "The town’s own aeroplane, CC BY 4.0"
         west, south, east, north = document["bounds"]
         assert west <= CENTRE[0] <= east
         assert south <= CENTRE[1] <= north
