@@ -129,9 +129,9 @@ server: {{bind: {{host: 127.0.0.1, port: {port}}}, url: "http://127.0.0.1:{port}
 logging: {{level: ERROR}}
 metadata:
   identification: {{title: t, description: d, keywords: [k], keywords_type: theme, terms_of_service: x, url: x}}
-  license: {{name: x}}
-  provider: {{name: x}}
-  contact: {{name: x}}
+  license: {{name: x, url: x}}
+  provider: {{name: x, url: x}}
+  contact: {{name: x, email: x, url: x}}
 resources:
   trees:
     type: collection
