@@ -164,12 +164,11 @@ def item(
     with store.transaction(read_only=True) as connection:
         shown = features.city_on_page(connection, city, alone=not as_page)
         answered_in = read_crs(crs, shown, "crs")
-        row = features.row_of(connection, shown, named, feature, today_in(shown.time_zone))
-        texts = features.texts(connection, shown, named, [row])
+        today = today_in(shown.time_zone)
+        text = features.text_of(connection, shown, named, feature, today)
         if named is Collection.COUNTS:
-            today = today_in(shown.time_zone)
-            texts = with_counts(connection, shown, Wanted(local_dates=(today, today)), texts, ",\n")
-        text = next(texts)
+            of_today = Wanted(local_dates=(today, today))
+            (text,) = with_counts(connection, shown, of_today, iter([text]), ",\n")
         if not as_page and answered_in.is_lon_lat:
             keep(request, text)
         (document,) = in_crs(parsed(text), answered_in)

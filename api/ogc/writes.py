@@ -268,8 +268,7 @@ def _asset_now(store: Database, city: str, feature: str) -> _Known:
 
 
 def _text_now(connection: Connection, city: CityOnPage, feature: str) -> bytes:
-    row = features.row_of(connection, city, Collection.ASSETS, feature, today_in(city.time_zone))
-    return next(features.texts(connection, city, Collection.ASSETS, [row]))
+    return features.text_of(connection, city, Collection.ASSETS, feature, today_in(city.time_zone))
 
 
 # --- reading what was sent ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ A use case opens one transaction with the patience it needs and hands the connec
 these never commit. Sessions are the service's: a role that owns nothing (``roles.py``).
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
@@ -12,8 +13,10 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import Connection as Connection  # the type that use cases pass on, without SQLAlchemy
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from detection.errors import CallerError, UrbanInventoryError
 from inventory.errors import SchemaBehind, StoreBusy, StoreError, StoreUnreachable
@@ -24,6 +27,9 @@ from inventory.store.questions import TidyCursor, asked_now
 
 _MIGRATION_WAIT_S = 60.0
 _POOL_WAIT_S = 10.0
+_TRUSTED_S = 1.0
+"""Who answered so short a while ago is not asked whether it is there."""
+_RESTS_SINCE = "rests_since"
 _LOCK_NOT_AVAILABLE = "55P03"
 _QUERY_CANCELED = "57014"
 _DATA_EXCEPTION = "22"
@@ -41,9 +47,11 @@ class Patience(Enum):
 
 def _beginning(patience: Patience, read_only: bool) -> str:
     statement_ms, lock_ms = patience.value
-    said = [f"SET LOCAL statement_timeout = {statement_ms}", f"SET LOCAL lock_timeout = {lock_ms}"]
-    if read_only:
-        said.insert(0, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    said = [
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if read_only else "BEGIN",
+        f"SET LOCAL statement_timeout = {statement_ms}",
+        f"SET LOCAL lock_timeout = {lock_ms}",
+    ]
     if patience is Patience.HTTP:
         # Starting helpers, or compiling, takes longer than most answers, and takes the cores from who else asks.
         said += ["SET LOCAL max_parallel_workers_per_gather = 0", "SET LOCAL jit = off"]
@@ -72,10 +80,13 @@ class Database:
             # More than these would be opened and closed at each answer; who comes too late waits.
             max_overflow=0,
             pool_timeout=pool_wait_s,
-            pool_pre_ping=True,
+            # The driver begins nothing of its own: ``_BEGINNINGS`` does, in one way to the server and back.
+            isolation_level="AUTOCOMMIT",
             connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"},
         )
         event.listen(self._engine, "connect", _with_tidy_cursors)
+        event.listen(self._engine, "checkin", _note_rest)
+        event.listen(self._engine, "checkout", self._require_alive)
         # Before there is a cursor, which nobody would close.
         event.listen(self._engine, "before_execute", _go_on)
 
@@ -141,9 +152,22 @@ class Database:
             step("database")
             return migrate.current_revision(connection)
 
+    def _require_alive(self, driver: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
+        """As the pool's own “pre-ping”, but of those alone that nobody has just used."""
+        if time.monotonic() - record.info.get(_RESTS_SINCE, -_TRUSTED_S) < _TRUSTED_S:
+            return
+        try:
+            self._engine.dialect.do_ping(driver)
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError("the server went away meanwhile") from error
+
     def close(self) -> None:
         """Gives all connections back."""
         self._engine.dispose()
+
+
+def _note_rest(_: object, record: ConnectionPoolEntry) -> None:
+    record.info[_RESTS_SINCE] = time.monotonic()
 
 
 def _with_tidy_cursors(driver: psycopg.Connection, _: object) -> None:

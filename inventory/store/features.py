@@ -249,20 +249,22 @@ def _array(rows: Sequence[int]) -> str:
     return f"{{{','.join(map(str, rows))}}}"
 
 
-def row_of(connection: Connection, city: CityOnPage, collection: Collection, public_id: str, on: date) -> int:
-    """The row of one feature by its public id: an asset as it is known now, an area as of a date.
+def text_of(
+    connection: Connection, city: CityOnPage, collection: Collection, public_id: str, on: date
+) -> bytes:
+    """One GeoJSON Feature by its public id: an asset as it is known now, an area as of a date.
 
     An asset's id that became an alias of an older one finds that one (R7).
 
     Raises:
         UnknownName: nothing has the id.
     """
-    row = connection.execute(_ROW_OF[collection], {"city": city.id, "id": public_id, "on": on}).scalar()
-    if row is None:
+    found = connection.execute(_TEXT_OF[collection], {"city": city.id, "id": public_id, "on": on}).scalar()
+    if found is None:
         raise UnknownName(
             f"the collection “{collection}” has no feature “{public_id[:64]}”", do="See its items."
         )
-    return int(row)
+    return bytes(found.encode())
 
 
 def attributions(connection: Connection, code: str) -> list[tuple[str, str | None, str | None, int]]:
@@ -496,33 +498,33 @@ _QUERYABLES = {
 _QUERYABLES |= {(one, True): _QUERYABLES[one, False] for one in Collection if (one, True) not in _QUERYABLES}
 
 
-# One row by its public id.
+# The row of a feature by its public id.
 
 _ROW_OF = {
-    Collection.ASSETS: text("""
+    Collection.ASSETS: """
         SELECT s.id FROM urban_inventory.asset_state s
         WHERE s.city_id = :city AND s.valid_to IS NULL AND CAST(:on AS date) IS NOT NULL
           AND s.asset_id = (SELECT coalesce(a.alias_of, a.id) FROM urban_inventory.asset a
                             WHERE a.city_id = :city AND a.public_id = :id)
-    """),
-    Collection.AREAS: text("""
+    """,
+    Collection.AREAS: """
         SELECT v.id FROM urban_inventory.area_version v
         WHERE v.city_id = :city AND v.level || ':' || v.code = :id AND v.valid @> CAST(:on AS date)
-    """),
-    Collection.SURVEYS: text("""
+    """,
+    Collection.SURVEYS: """
         SELECT u.id FROM urban_inventory.survey u
         WHERE u.city_id = :city AND u.public_id = :id AND CAST(:on AS date) IS NOT NULL
-    """),
-    Collection.DECISIONS: text("""
+    """,
+    Collection.DECISIONS: """
         SELECT d.id FROM urban_inventory.decision d
         WHERE d.city_id = :city AND d.public_id = :id AND CAST(:on AS date) IS NOT NULL
-    """),
+    """,
     # The number is compared as text: an id that is no number is unknown, not an error.
-    Collection.OBSERVATIONS: text("""
+    Collection.OBSERVATIONS: """
         SELECT o.id FROM urban_inventory.observation o
         WHERE o.city_id = :city AND CAST(:on AS date) IS NOT NULL
           AND o.id = CASE WHEN :id ~ '^[1-9][0-9]{0,17}$' THEN CAST(:id AS bigint) END
-    """),
+    """,
 }
 
 
@@ -657,5 +659,10 @@ _ROWS_A_TEXT = {
 # One text for many rows: a row each costs the driver more than the database.
 _TEXTS = {
     collection: text(f"SELECT string_agg(f.feature, :separator) FROM ({statement.text}) AS f (feature)")
+    for collection, statement in _FEATURES.items()
+}
+# In one statement with the search for its row: each way to the server and back counts where many ask at once.
+_TEXT_OF = {
+    collection: text(statement.text.replace("CAST(:rows AS bigint[])", f"ARRAY({_ROW_OF[collection]})"))
     for collection, statement in _FEATURES.items()
 }

@@ -532,7 +532,7 @@ def test_replay_of_the_requests_by_which_qgis_edits_a_layer(client: httpx.Client
 def test_a_write_while_another_job_writes_for_long_is_to_be_tried_again(
     client: httpx.Client, grove: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 200"
+    impatient = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 200"
     monkeypatch.setitem(database_module._BEGINNINGS, (Patience.DECISION, False), impatient)
     with grove.transaction(Patience.JOB) as connection:
         lock_city(connection, get_city(connection, "grove").id)
