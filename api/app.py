@@ -19,7 +19,7 @@ from api.perimeter import Perimeter
 from api.requests import refuse_unknown_parameters
 from api.settings import Settings
 from api.version import program_version
-from api.watching import Figures, Watching, WhatIsHeld
+from api.watching import Figures, Watching
 from inventory.store.database import Database
 
 _COMPRESSED = (
@@ -64,7 +64,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
         patience_s=settings.wait_s,
         trusted=settings.trusted_proxies,
     )
-    app.state.figures = Figures(WhatIsHeld(app.state.room, database))
+    app.state.figures = Figures(app.state.room, database)
     app.state.readiness = operations.Readiness(database)
     problem_answers.add_handlers(app)
     for room in (

@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from api.problem_answers import MEDIA_TYPE
 from api.requests import Installation
@@ -110,7 +110,7 @@ async def metrics(request: Request, settings: Installation) -> Response:
     ):
         raise UnknownName("nothing is at this address", do="Start at “/”.")
     figures: Figures = request.app.state.figures
-    return Response(generate_latest(figures.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(figures.written(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _is_forwarded(request: Request) -> bool:

@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     public_url: AnyHttpUrl | None = Field(
         default=None, description="Address under which users reach the service; required beyond loopback."
     )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Processes that “serve” answers with; one for each core, at most 4, without it.",
+    )
     pool_size: int = Field(default=8, ge=1, le=100, description="Database connections held.")
     maximum_items: int = Field(default=10_000, ge=2_500, le=10_000, description="Largest page of items.")
     default_items: int = Field(default=1_000, ge=1, le=10_000, description="Page of items without “limit”.")

@@ -5,13 +5,20 @@ are by route and status alone: neither cities nor ids nor callers are in them, s
 """
 
 import logging
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TextIO
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
 from pythonjsonlogger.json import JsonFormatter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,34 +39,16 @@ _LOGGERS = ("urban_inventory", "uvicorn")
 # --- figures -----------------------------------------------------------------------------------------------
 
 
-class WhatIsHeld(Collector):
-    """What is held and waited for at the moment that somebody asks."""
-
-    def __init__(self, room: Room, database: Database) -> None:
-        self._room, self._database = room, database
-
-    def collect(self) -> Iterator[Metric]:
-        """The figures, read now."""
-        for name, said, value in (
-            ("requests_placed", "Requests that have a place.", self._room.taken),
-            ("requests_waiting", "Requests in the line for a place.", self._room.waiting),
-            ("database_connections", "Connections of the pool in use.", self._database.connections_in_use()),
-            ("database_pool_size", "Connections that the pool may have.", self._database.pool_size),
-        ):
-            yield GaugeMetricFamily(f"urban_inventory_{name}", said, value)
-        refused = CounterMetricFamily(
-            "urban_inventory_requests_refused", "Requests refused for want of room.", labels=["status"]
-        )
-        for status, number in self._room.refused.items():
-            refused.add_metric([str(status)], number)
-        yield refused
+FIGURES_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Where this variable names a folder, the processes of a service write their figures there (``api/workers.py``)."""
 
 
 class Figures:
     """The figures of one service; each has a registry of its own."""
 
-    def __init__(self, held: WhatIsHeld) -> None:
-        self.registry = registry = CollectorRegistry()
+    def __init__(self, room: Room, database: Database) -> None:
+        self._room, self._database = room, database
+        self._registry = registry = CollectorRegistry()
         name = "urban_inventory"
         self.requests = Counter(
             "requests", "Requests answered.", ["method", "route", "status"], name, registry=registry
@@ -73,11 +62,53 @@ class Figures:
             buckets=_BUCKETS_S,
         )
         self.sent = Counter("sent_bytes", "Bytes of bodies sent.", ["route"], name, registry=registry)
-        self.under_way = Gauge("requests_under_way", "Requests being answered.", (), name, registry=registry)
-        build = Gauge("build_info", "The program.", ["version"], name, registry=registry)
+        self._refused = Counter(
+            "requests_refused", "Requests refused for want of room.", ["status"], name, registry=registry
+        )
+        self._refusals_noted = dict.fromkeys(room.refused, 0)
+        for status in room.refused:
+            self._refused.labels(str(status))
+        held = {
+            said: Gauge(said, told, (), name, registry=registry, multiprocess_mode="livesum")
+            for said, told in _HELD.items()
+        }
+        self.under_way = held["requests_under_way"]
+        self._held = held
+        held["database_pool_size"].set(database.pool_size)
+        build = Gauge(
+            "build_info", "The program.", ["version"], name, registry=registry, multiprocess_mode="max"
+        )
         build.labels(program_version()).set(1)
-        registry.register(held)
         ProcessCollector(registry=registry)
+        self.note_held()
+
+    def note_held(self) -> None:
+        """Notes what is held and waited for now: at each request, since other processes cannot ask."""
+        self._held["requests_placed"].set(self._room.taken)
+        self._held["requests_waiting"].set(self._room.waiting)
+        self._held["database_connections"].set(self._database.connections_in_use())
+        for status, number in self._room.refused.items():
+            if number > self._refusals_noted[status]:
+                self._refused.labels(str(status)).inc(number - self._refusals_noted[status])
+                self._refusals_noted[status] = number
+
+    def written(self) -> bytes:
+        """All of them as Prometheus reads them; of all processes, where there are several."""
+        self.note_held()
+        if FIGURES_FOLDER not in os.environ:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
+
+
+_HELD = {
+    "requests_under_way": "Requests being answered.",
+    "requests_placed": "Requests that have a place.",
+    "requests_waiting": "Requests in the line for a place.",
+    "database_connections": "Connections of the pool in use.",
+    "database_pool_size": "Connections that the pool may have.",
+}
 
 
 # --- the layer ---------------------------------------------------------------------------------------------
@@ -98,10 +129,12 @@ class Watching:
         sent = _Sent(send)
         begun = time.perf_counter()
         self._figures.under_way.inc()
+        self._figures.note_held()
         try:
             await self._app(scope, receive, sent)
         finally:
             self._figures.under_way.dec()
+            self._figures.note_held()
             self._note(scope, sent, time.perf_counter() - begun)
 
     def _note(self, scope: Scope, sent: "_Sent", seconds: float) -> None:

@@ -1,8 +1,9 @@
 """``serve``: the HTTP service and its pages."""
 
+import os
 import socket
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from inventory.store.features import city_names
 # A slow caller may hold a connection so long; what runs when the program is told to stop gets as long.
 _IDLE_S = 30
 _HEADER_LIMIT_BYTES = 16 * 1024
+_MOST_WORKERS = 4
 _CONCURRENT = 2_000
 """Connections: what is answered at once, and who waits, is for the settings to say (``api/admission.py``)."""
 
@@ -43,10 +45,6 @@ def serve(
 ) -> None:
     """Serve the cities’ pages and their OGC API until Ctrl-C."""
     settings = serving_settings(host, port, public_url, allow_unauthenticated_writes or None)
-    # Here, not above: the web framework takes a second to import, which no other command should wait for.
-    from api.watching import log_requests
-
-    log_requests(sys.stderr, settings.log_format)
     with (
         listening_socket(settings.host, settings.port) as listener,
         open_database(
@@ -65,25 +63,29 @@ def serve_on(listener: socket.socket, settings: Settings, database: Database) ->
     # Here, not above: the web framework takes a second to import, which no other command should wait for.
     import uvicorn
 
+    from api import workers
     from api.app import create_app
+    from api.watching import log_requests
 
+    log_requests(sys.stderr, settings.log_format)
     output.results.print(_addresses(listener, settings, database), markup=False)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings, database),
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            http="h11",
-            h11_max_incomplete_event_size=_HEADER_LIMIT_BYTES,
-            limit_concurrency=_CONCURRENT,
-            timeout_keep_alive=_IDLE_S,
-            timeout_graceful_shutdown=_IDLE_S,
-        )
-    )
-    server.run(sockets=[listener])
+    options: dict[str, Any] = {
+        "log_config": None,
+        "log_level": "warning",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        "http": "h11",
+        "h11_max_incomplete_event_size": _HEADER_LIMIT_BYTES,
+        "limit_concurrency": _CONCURRENT,
+        "timeout_keep_alive": _IDLE_S,
+        "timeout_graceful_shutdown": _IDLE_S,
+    }
+    processes = settings.workers or min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+    if processes > 1:
+        workers.serve(listener, settings, database, workers=processes, **options)
+    else:
+        uvicorn.Server(uvicorn.Config(create_app(settings, database), **options)).run(sockets=[listener])
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import geopandas
 import morecantile
 import numpy as np
-import psutil
 import shapely
 from sqlalchemy import Engine, create_engine, event
 
@@ -232,8 +231,8 @@ def stream(bench: Bench) -> dict[str, Any]:
     address = urlsplit(bench.service.url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=600)
     ends, most = threading.Event(), [0]
-    before = bench.service.process.memory_info().rss
-    watching = threading.Thread(target=_watch, args=(bench.service.process, ends, most))
+    before = bench.service.resident_bytes()
+    watching = threading.Thread(target=_watch, args=(bench.service, ends, most))
     watching.start()
     begun, features = time.perf_counter(), 0
     connection.request("GET", f"/cities/{CODE}/collections/assets/download?f=geojsonseq")
@@ -251,9 +250,9 @@ def stream(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _watch(process: psutil.Process, ends: threading.Event, most: list[int]) -> None:
+def _watch(service: Server, ends: threading.Event, most: list[int]) -> None:
     while not ends.wait(0.05):
-        most[0] = max(most[0], process.memory_info().rss)
+        most[0] = max(most[0], service.resident_bytes())
 
 
 def to_postgis(bench: Bench) -> dict[str, Any]:

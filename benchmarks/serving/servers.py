@@ -40,6 +40,10 @@ class Server:
     url: str
     process: psutil.Process
 
+    def resident_bytes(self) -> int:
+        """Memory of all its processes together; what they share is counted in each."""
+        return sum(one.memory_info().rss for one in [self.process, *self.process.children(recursive=True)])
+
 
 def load(url: str, paths: Sequence[str], *, connections: int, seconds: float | None = None) -> Served:
     """Asks for the paths over so many connections: again and again for some seconds, or (None) each once."""

@@ -73,6 +73,7 @@ class Database:
     """A PostGIS database of the inventory, its schema current."""
 
     def __init__(self, url: str, *, pool_size: int = 8, pool_wait_s: float = _POOL_WAIT_S) -> None:
+        self.url = url
         self.pool_size = pool_size
         self._engine: Engine = create_engine(
             engine_url(url),

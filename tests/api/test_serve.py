@@ -1,14 +1,19 @@
 """The command ``serve``: where it listens, what it refuses, how it ends."""
 
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from api.cli.app import run
@@ -66,6 +71,68 @@ def test_it_prints_its_address_answers_and_ends_with_ctrl_c(installation: None) 
 
     assert process.returncode == 130
     assert "Traceback" not in complaints
+
+
+@contextmanager
+def serving(workers: int) -> Iterator[tuple[str, psutil.Process]]:
+    with subprocess.Popen(
+        [*PROGRAM, "serve", "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env={**os.environ, "URBAN_INVENTORY_WORKERS": str(workers)},
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().split(" ")[0], psutil.Process(process.pid)
+        finally:
+            process.kill()
+
+
+def workers_of(supervisor: psutil.Process) -> list[psutil.Process]:
+    return [one for one in supervisor.children() if is_there(one) and "spawn_main" in " ".join(one.cmdline())]
+
+
+def is_there(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def sums(address: str) -> dict[str, float]:
+    lines = [line for line in httpx.get(f"{address}metrics").text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def test_several_processes_answer_as_one_and_tell_their_figures_together(installation: None) -> None:
+    with serving(workers=2) as (address, supervisor):
+        until(lambda: len(workers_of(supervisor)) == 2)
+        # Each on a connection of its own, so that either may take it.
+        for _ in range(40):
+            assert httpx.get(f"{address}cities").status_code == 200
+        told = sums(address)
+        assert told['urban_inventory_requests_total{method="GET",route="/cities",status="200"}'] == 40
+        # Eight connections are shared, not held twice.
+        assert told["urban_inventory_database_pool_size"] == 8
+        assert not any("pid=" in name for name in told)
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(timeout=30) == 0
+
+
+def test_a_process_that_dies_is_replaced_and_none_outlives_the_program(installation: None) -> None:
+    with serving(workers=2) as (address, supervisor):
+        until(lambda: len(workers_of(supervisor)) == 2)
+        assert httpx.get(f"{address}cities").status_code == 200
+        lost = workers_of(supervisor)[0]
+        lost.kill()
+        until(lambda: len([one for one in workers_of(supervisor) if one.pid != lost.pid]) == 2)
+        assert httpx.get(f"{address}cities", timeout=30).status_code == 200
+        left = workers_of(supervisor)
+        supervisor.kill()
+        until(lambda: not any(map(is_there, left)))
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
