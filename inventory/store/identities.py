@@ -13,7 +13,7 @@ from inventory.domain.identity import Anchored, Lookup, name_tracks
 from inventory.domain.places import City
 from inventory.domain.tracks import StoredStates
 from inventory.store import leaves
-from inventory.store.copy import copy_rows, draw_numbers, next_job, numbers
+from inventory.store.copy import copy_rows, draw_numbers, next_job, numbers, read_rows
 from inventory.store.schema import asset, asset_hit, observation, staging_hit
 
 # Neither 0/o nor 1/l/i: ids are read aloud in the field. 10 of 31 signs: a million ids collide once in 1 600.
@@ -104,12 +104,10 @@ def reanchor(connection: Connection, city: City, class_name: str, surveys: Seque
 
 # --- naming ------------------------------------------------------------------------------------------------
 
-_OF_HITS = text(
-    """
+_OF_HITS = """
     SELECT id, anchor FROM urban_inventory.asset
-    WHERE city_id = :city AND class = :class AND anchor BETWEEN :least AND :greatest
-    """
-)
+    WHERE city_id = %(city)s AND class = %(class)s AND anchor BETWEEN %(least)s AND %(greatest)s
+"""
 # What a decision verified goes on under its id while the imagery that showed it is withdrawn.
 _OF_DECISIONS = text(
     """
@@ -126,18 +124,30 @@ _OF_DECISIONS = text(
             WHERE o.city_id = a.city_id AND o.id = a.anchor)
     """
 )
+# OFFSET 0 keeps each look-up a look-up, as in ``features.py``: the few ids of a survey's rim are no reason to read all
+# of a city's.
 _OF_TRACKS = text(
     """
+    WITH wanted AS (
+        SELECT unnest(CAST(:carried AS bigint[])) AS id
+        UNION
+        SELECT b.id FROM urban_inventory.asset b
+        WHERE b.city_id = :city AND b.alias_of = ANY(CAST(:carried AS bigint[]))
+    )
     SELECT a.id, h.asset_id AS carrier, a.anchor
-    FROM urban_inventory.asset a
-    JOIN urban_inventory.asset_hit h ON h.city_id = a.city_id AND h.observation_id = a.anchor
-    JOIN urban_inventory.observation o ON o.city_id = a.city_id AND o.id = a.anchor
+    FROM wanted
+    CROSS JOIN LATERAL (
+        SELECT id, class, anchor FROM urban_inventory.asset WHERE city_id = :city AND id = wanted.id OFFSET 0
+    ) a
+    CROSS JOIN LATERAL (
+        SELECT asset_id FROM urban_inventory.asset_hit
+        WHERE city_id = :city AND observation_id = a.anchor OFFSET 0
+    ) h
+    CROSS JOIN LATERAL (
+        SELECT survey_id FROM urban_inventory.observation WHERE city_id = :city AND id = a.anchor OFFSET 0
+    ) o
     JOIN urban_inventory.survey_class k
         ON k.survey_id = o.survey_id AND k.class = a.class AND k.in_force AND k.adequate
-    WHERE a.city_id = :city AND a.id IN (
-        SELECT unnest(CAST(:carried AS bigint[]))
-        UNION SELECT b.id FROM urban_inventory.asset b
-        WHERE b.city_id = :city AND b.alias_of = ANY(CAST(:carried AS bigint[])))
     """
 )
 
@@ -185,9 +195,10 @@ def _anchored(
     hits = folded.hit_observation
     if len(hits):
         bounds = {"least": int(hits.min()), "greatest": int(hits.max())}
-        found = connection.execute(_OF_HITS, {**parameters, **bounds}).all()
-        track = Lookup(hits, folded.hit_track)(_column([row.anchor for row in found]))
-        ids = np.concatenate([ids, _column([row.id for row in found])[track >= 0]])
+        kinds = {"id": pa.int64(), "anchor": pa.int64()}
+        anchors = read_rows(connection, _OF_HITS, {**parameters, **bounds}, kinds)
+        track = Lookup(hits, folded.hit_track)(anchors["anchor"])
+        ids = np.concatenate([ids, anchors["id"][track >= 0]])
         rows = np.concatenate([rows, track[track >= 0]])
     decided = np.flatnonzero((key < 0) & folded.decided & folded.stands)
     if len(decided):
@@ -195,8 +206,11 @@ def _anchored(
         ids = np.concatenate([ids, _column([row.id for row in found])])
         by_key = Lookup(key[decided], decided)
         rows = np.concatenate([rows, by_key(_column([-row.decision for row in found]))])
-    pairs = np.unique(np.column_stack([ids, rows]), axis=0)
-    return Anchored(asset_id=pairs[:, 0], track=pairs[:, 1]), settled
+    order = np.lexsort((rows, ids))
+    ids, rows = ids[order], rows[order]
+    first = np.ones(len(ids), bool)
+    first[1:] = (ids[1:] != ids[:-1]) | (rows[1:] != rows[:-1])
+    return Anchored(asset_id=ids[first], track=rows[first]), settled
 
 
 def _from_before(
@@ -351,11 +365,8 @@ _ALIAS_OF_ALIAS = text(
     """
 )
 
-_ANY_LINKED = text(
-    """
-    SELECT EXISTS (SELECT FROM urban_inventory.asset_hit
-                   WHERE city_id = :city AND observation_id BETWEEN :least AND :most)
-    """
+_LAST_LINKED = text(
+    "SELECT coalesce(max(observation_id), 0) FROM urban_inventory.asset_hit WHERE city_id = :city"
 )
 _LINK = text(
     """
@@ -383,19 +394,18 @@ def _link_hits(connection: Connection, city: City, folded: Folded, asset_of_trac
     if not len(folded.hit_observation):
         return
     order = np.argsort(folded.hit_observation)
-    links = {
-        "observation_id": folded.hit_observation[order],
-        "asset_id": asset_of_track[folded.hit_track[order]],
-    }
-    bounds = {"least": int(links["observation_id"][0]), "most": int(links["observation_id"][-1])}
-    if not connection.execute(_ANY_LINKED, {"city": city.id, **bounds}).scalar_one():
-        # As in a first survey: nothing to compare with.
-        copy_rows(connection, asset_hit, {"city_id": city.id, **links})
-        return
-    job = next_job(connection)
-    copy_rows(connection, staging_hit, {"job": job, **links})
-    connection.execute(_LINK, {"city": city.id, "job": job})
-    connection.execute(_CLEAR_HITS, {"job": job})
+    observations, assets = folded.hit_observation[order], asset_of_track[folded.hit_track[order]]
+    last = connection.execute(_LAST_LINKED, {"city": city.id}).scalar_one()
+    known = int(np.searchsorted(observations, last, side="right"))
+    if known:
+        job = next_job(connection)
+        links = {"observation_id": observations[:known], "asset_id": assets[:known]}
+        copy_rows(connection, staging_hit, {"job": job, **links})
+        connection.execute(_LINK, {"city": city.id, "job": job})
+        connection.execute(_CLEAR_HITS, {"job": job})
+    # Of those that came since nothing is linked: there is nothing to compare with.
+    links = {"observation_id": observations[known:], "asset_id": assets[known:]}
+    copy_rows(connection, asset_hit, {"city_id": city.id, **links})
 
 
 def successor_roots(connection: Connection, city: City, old_survey: int, new_survey: int) -> None:

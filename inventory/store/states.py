@@ -37,7 +37,7 @@ _DEGREE_DIGITS = 7
 _PACK_FROM_STATES = 2_000
 """Changes of as many states are packed at once, from memory; of fewer the triggers tell."""
 _ANALYZE_FROM_STATES = 500
-_ANALYZE_FROM_SHARE = 0.1
+_ANALYZE_FROM_SHARE = 0.3
 """Changes of fewer states, or of less of all, leave statistics good enough; autovacuum sees to the rest."""
 
 
