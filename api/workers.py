@@ -46,6 +46,8 @@ class Worker:
 def share_of(settings: Settings, workers: int) -> Settings:
     """What one of so many processes may hold: all of them together no less than what is set."""
     shares = {name: -(-getattr(settings, name) // workers) for name in _SHARED}
+    # Each download holds a connection as long as it lasts; others are to go on meanwhile.
+    shares["pool_size"] = max(shares["pool_size"], shares["downloads_at_once"] + 2)
     return settings.model_copy(update=shares)
 
 

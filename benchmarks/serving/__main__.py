@@ -7,8 +7,9 @@ with production settings, and served by ``urban-inventory serve``. The rivals ha
 plain table of the same database: primary key, GiST index, clustered by place, vacuumed, warm. tipg and pygeoapi run
 with one and with two processes; the faster counts. Prints, ours ÷ theirs in throughput where a name says ``vs``:
 
-- ``items_vs_tipg``, ``feature_vs_tipg`` (and ``_vs_pygeoapi``): pages of 1,000 in a box, and single features, at 16
-  connections; ``…_p99_ms`` ours and the rival's;
+- ``items_vs_tipg``, ``feature_vs_tipg`` (and ``_vs_pygeoapi``): pages of 1,000 in boxes that hold from a thousandth to
+  a third of all (``items_small``: in the smallest of these alone), and single features, at 16 connections;
+  ``…_p99_ms`` ours and the rival's;
 - ``tiles_vs_tipg``: 200 tiles of zooms 8 to 18, each asked for once; ``tile_bytes_most``;
 - ``polygon_count_ms``, ``polygon_count_vs_postgis``, ``polygon_count_vs_subdivide``: 500 vertices, about a third
   inside, by HTTP from the request to the answer with coverage and interval, beside the bare query; the rival by
@@ -24,7 +25,8 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +55,17 @@ def main() -> None:
     )
     parser.add_argument("--assets", type=int, default=5_000_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=20, help="how long each load lasts")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default=",".join(_MEASURES), help=f"of {', '.join(_MEASURES)}")
     parser.add_argument("--home", type=Path, help="keep the city here, or take the one that is here")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    if given.home is not None:
-        outcome = measure(given.home, given.assets, given.rounds, given.seed, given.only.split(","))
-    else:
-        with tempfile.TemporaryDirectory(prefix="ui-serving-") as folder:
-            # As root the server runs as another user, who has to pass.
-            Path(folder).chmod(0o711)
-            home = Path(folder) / "home"
-            outcome = measure(home, given.assets, given.rounds, given.seed, given.only.split(","))
+    with new_home() if given.home is None else nullcontext(given.home) as home:
+        outcome = measure(
+            home, given.assets, rounds=given.rounds, seconds=given.seconds, seed=given.seed,
+            only=given.only.split(","),
+        )  # fmt: skip
     if given.json:
         print(json.dumps(outcome))
     else:
@@ -73,7 +73,19 @@ def main() -> None:
             print(f"{name:>32} {value}")
 
 
-def measure(home: Path, assets: int, rounds: int, seed: int, only: list[str]) -> dict[str, Any]:
+@contextmanager
+def new_home() -> Iterator[Path]:
+    """A home that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="ui-serving-") as folder:
+        # As root the server runs as another user, who has to pass.
+        Path(folder).chmod(0o711)
+        yield Path(folder) / "home"
+
+
+def measure(
+    home: Path, assets: int, *, rounds: int, seconds: float, seed: int, only: Sequence[str],
+    peers: tuple[str, ...] = ("tipg", "pygeoapi"),
+) -> dict[str, Any]:  # fmt: skip
     """All figures asked for; the city is made where the home has none."""
     is_new = not home.exists()
     with open_database(home) as database:
@@ -87,12 +99,14 @@ def measure(home: Path, assets: int, rounds: int, seed: int, only: list[str]) ->
         rival = Rival(url, make=is_new)
         with ours(home) as service:
             bench = Bench(
-                database=database, rival=rival, service=service, url=url, rounds=rounds, seed=seed,
-                recorded_per_s=outcome.get("bulk_write_per_s"),
+                database=database, rival=rival, service=service, url=url, rounds=rounds, seconds=seconds, seed=seed,
+                peers=peers, recorded_per_s=outcome.get("bulk_write_per_s"),
             )  # fmt: skip
             outcome = {"assets": rival.size(), **outcome}
             for name in only:
-                outcome |= _MEASURES[name](bench)
+                found = _MEASURES[name](bench)
+                print(found, file=sys.stderr)
+                outcome |= found
     return outcome
 
 

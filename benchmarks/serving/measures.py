@@ -16,6 +16,7 @@ import geopandas
 import morecantile
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from sqlalchemy import Engine, create_engine, event
 
 from benchmarks.serving.city import CODE
@@ -26,7 +27,8 @@ from inventory.counting import count
 from inventory.store.database import Database
 
 CONNECTIONS = 16
-SECONDS = 20.0
+BOX_SHARES = (1 / 1000, 1 / 3)
+"""Of all assets in a box, from and to: as often between a thousandth and a hundredth as between that and a tenth."""
 TILES = 200
 ZOOMS = range(8, 19)
 STREAMED = 1_000_000
@@ -42,6 +44,9 @@ class Bench:
     service: Server
     url: str
     rounds: int
+    seconds: float
+    """How long each load lasts."""
+    peers: tuple[str, ...]
     seed: int
     recorded_per_s: int | None
 
@@ -137,14 +142,12 @@ class _statements_timed(AbstractContextManager[None]):
 
 
 def items(bench: Bench) -> dict[str, Any]:
-    """Pages of 1,000 in a box of a few thousand assets, and single features."""
+    """Pages of 1,000 in boxes of every size that maps ask for, and in small ones alone; single features."""
     ids, lon_lat = bench.rival.sample(2_000, bench.seed)
     random = np.random.default_rng(bench.seed)
-    reach = random.uniform(0.005, 0.03, len(lon_lat))
-    boxes = [
-        f"{lon - r:.5f},{lat - r:.5f},{lon + r:.5f},{lat + r:.5f}"
-        for (lon, lat), r in zip(lon_lat.tolist(), reach.tolist(), strict=True)
-    ]
+    shares = np.exp(random.uniform(*np.log(BOX_SHARES), 200))
+    boxes = [_box(lon_lat, centre, share) for centre, share in zip(lon_lat, shares, strict=False)]
+    small = [_box(lon_lat, centre, BOX_SHARES[0]) for centre in lon_lat[:200]]
     root = f"/cities/{CODE}/collections/assets/items"
     pages = _both(
         bench,
@@ -152,15 +155,29 @@ def items(bench: Bench) -> dict[str, Any]:
         "items?limit=1000&bbox={}",
         boxes,
     )
+    near = _both(
+        bench,
+        [f"{root}?limit=1000&bbox={box}" for box in small],
+        "items?limit=1000&bbox={}",
+        small,
+    )
     single = _both(bench, [f"{root}/{one}" for one in ids], "items/{}", ids)
     return {
         **{name.format("items"): value for name, value in pages.items()},
+        **{name.format("items_small"): value for name, value in near.items()},
         **{name.format("feature"): value for name, value in single.items()},
     }
 
 
+def _box(lon_lat: NDArray[np.float64], centre: NDArray[np.float64], share: float) -> str:
+    """The square of degrees around a place that holds this share of the sample."""
+    reach = np.quantile(np.abs(lon_lat - centre).max(axis=1), share)
+    return ",".join(f"{edge:.5f}" for edge in (*(centre - reach), *(centre + reach)))
+
+
 def _both(bench: Bench, ours: Sequence[str], rivals: str, values: Sequence[str]) -> dict[str, Any]:
-    mine = load(bench.service.url, ours, connections=CONNECTIONS, seconds=SECONDS)
+    load(bench.service.url, ours[:16], connections=4)
+    mine = load(bench.service.url, ours, connections=CONNECTIONS, seconds=bench.seconds)
     outcome: dict[str, Any] = {"{}_per_s": round(mine.per_s, 1), "{}_p99_ms": round(mine.p99_ms, 1)}
     peers: dict[str, tuple[str, list[Callable[[], AbstractContextManager[Server]]]]] = {
         "tipg": (
@@ -172,23 +189,26 @@ def _both(bench: Bench, ours: Sequence[str], rivals: str, values: Sequence[str])
             [lambda: pygeoapi(bench.url, 2, count=True), lambda: pygeoapi(bench.url, 2, count=False)],
         ),
     }
-    for name, (root, settings) in peers.items():
+    for name in bench.peers:
+        root, settings = peers[name]
         paths = [
             f"{root}{rivals.format(value)}" + ("" if "?" in rivals else "?f=geojson") for value in values
         ]
         if name == "pygeoapi":
             paths = [f"{path}&f=json".replace("?f=geojson&", "?") for path in paths]
-        found = [_loaded(start, paths) for start in settings]
+        found = [_loaded(start, paths, bench.seconds) for start in settings]
         best = max(found, key=lambda one: one.per_s)
         outcome[f"{{}}_vs_{name}"] = round(mine.per_s / best.per_s, 2)
         outcome[f"{{}}_p99_ms_{name}"] = round(best.p99_ms, 1)
     return outcome
 
 
-def _loaded(start: Callable[[], AbstractContextManager[Server]], paths: Sequence[str]) -> Served:
+def _loaded(
+    start: Callable[[], AbstractContextManager[Server]], paths: Sequence[str], seconds: float
+) -> Served:
     with start() as server:
-        load(server.url, paths[:8], connections=1)
-        return load(server.url, paths, connections=CONNECTIONS, seconds=SECONDS)
+        load(server.url, paths[:4], connections=1)
+        return load(server.url, paths, connections=CONNECTIONS, seconds=seconds)
 
 
 # --- tiles --------------------------------------------------------------------------------------------------
@@ -235,7 +255,7 @@ def stream(bench: Bench) -> dict[str, Any]:
     watching = threading.Thread(target=_watch, args=(bench.service, ends, most))
     watching.start()
     begun, features = time.perf_counter(), 0
-    connection.request("GET", f"/cities/{CODE}/collections/assets/download?f=geojsonseq")
+    connection.request("GET", f"/cities/{CODE}/collections/assets/download?f=geojson")
     answer = connection.getresponse()
     while features < STREAMED and (part := answer.read(1 << 20)):
         features += part.count(b'"type":"Feature"') + part.count(b'"type": "Feature"')

@@ -98,7 +98,8 @@ def ours(home: Path) -> Iterator[Server]:
     """``urban-inventory serve`` over a home."""
     command = [sys.executable, "-c", "from api.cli.app import main; main()", "serve", "--port"]
     environment = {**os.environ, "URBAN_INVENTORY_HOME": str(home)}
-    with _started(command, environment, "{port}", "/cities") as server:
+    # Its log has a line for each request.
+    with _started(command, environment, "{port}", "/cities", quiet=True) as server:
         yield server
 
 
@@ -208,14 +209,16 @@ def _free_port() -> int:
 
 @contextmanager
 def _started(
-    command: list[str], environment: dict[str, str], bind: str, ready: str, *, port: int | None = None
-) -> Iterator[Server]:
+    command: list[str], environment: dict[str, str], bind: str, ready: str, *,
+    port: int | None = None, quiet: bool = False,
+) -> Iterator[Server]:  # fmt: skip
     """A process that serves on a free port, once it answers; ended with all its children."""
     port = port or _free_port()
     process = subprocess.Popen(
         [*command, bind.format(port=port)],
         env=environment,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if quiet else None,
         stdin=subprocess.DEVNULL,
     )
     watched = psutil.Process(process.pid)
