@@ -44,7 +44,7 @@ class Crs:
     @property
     def is_geographic(self) -> bool:
         """Whether its coordinates are degrees."""
-        return CRS(self.code).is_geographic
+        return _is_geographic(self.code)
 
     def for_filters(self) -> FilterCrs:
         """What brings coordinates of this CRS to longitude and latitude."""
@@ -67,6 +67,11 @@ class Crs:
 
 
 LON_LAT = Crs(CRS84, "OGC:CRS84")
+
+
+@lru_cache(64)
+def _is_geographic(code: str) -> bool:
+    return bool(CRS(code).is_geographic)
 
 
 @lru_cache(64)

@@ -15,9 +15,9 @@ from sqlalchemy import Connection, Select, func, select, text
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.exc import OperationalError
 
-from inventory.store import schema
+from inventory.store import asset_pages, schema
 from inventory.store.boxes import listed_in_box
-from inventory.store.features import Box, CityOnPage, Collection, Wanted, keys_of
+from inventory.store.features import Box, CityOnPage, Collection, Wanted, assets_by_square, keys_of
 
 _QUERY_CANCELED = "57014"
 # An exact total that takes longer than this is left out: the page itself must not wait for it.
@@ -28,12 +28,8 @@ _KEYS_AT_A_TIME = 5_000
 # them, where the box holds many; where it holds few, the walk reads far too much (470–850 ms against 14 ms for a
 # small box among 5 million). Where the total is not known, many is such a share of the ground.
 _WALK_FROM_SHARE = 0.25
-# Ids follow the ground that was surveyed, so that those of a box may all come last: a walk gets about the time that
-# collecting takes (1 to 4 µs a row), and is given up for it; but from such a share on, where even a walk over
-# everything is the shorter way.
-_WALK_ON_FROM_SHARE = 0.125
-_WALK_PATIENCE_MS = 20
-_COLLECTING_MS = 0.003
+# So many assets are collected in some milliseconds; where more match, squares of the ground know where they begin.
+_SQUARES_FROM = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +68,20 @@ def page_of(
         keys = keys.where(keys.selected_columns.key > after)
     if before is not None:
         keys = keys.where(keys.selected_columns.key < before)
-    keys_found, rows_found = _page_keys(
-        connection,
-        city,
-        wanted,
-        keys,
-        limit=limit,
-        offset=offset,
-        backwards=before is not None,
-        matched=matched,
-    )
+    found = None
+    if collection is Collection.ASSETS and matched is not None and matched > _SQUARES_FROM and wanted.boxes:
+        found = asset_pages.page_keys(
+            connection, assets_by_square(city, wanted), city_id=city.id,
+            boxes=wanted.boxes, matched=matched, rows=offset + limit + 1, after=after, before=before,
+        )  # fmt: skip
+    if found is not None:
+        skipped = slice(None, -offset) if offset and before is not None else slice(offset, None)
+        keys_found, rows_found = (part[skipped] for part in found)
+    else:
+        keys_found, rows_found = _page_keys(
+            connection, city, wanted, keys,
+            limit=limit, offset=offset, backwards=before is not None, matched=matched,
+        )  # fmt: skip
     shown = slice(-limit, None) if before is not None else slice(limit)
     more = len(keys_found) > limit
     shown_keys, rows = keys_found[shown], rows_found[shown]
@@ -124,14 +124,8 @@ def _page_keys(
     share = _share_of_city(wanted.boxes, city) if wanted.boxes else 1.0
     # A walk passes over so many rows until it has found a page; collecting finds all that match.
     many = share >= _WALK_FROM_SHARE if matched is None else limit <= matched * share
-    found: tuple[Any, ...] | None = None
-    if many and matched is not None and share < _WALK_ON_FROM_SHARE:
-        found = _in_time(connection, arrays(True), _WALK_PATIENCE_MS + int(matched * _COLLECTING_MS))
-        many = False
-    if found is None:
-        with _planned_anew(connection):
-            found = tuple(connection.execute(arrays(many)).one())
-    of_keys, of_rows = found
+    with _planned_anew(connection):
+        of_keys, of_rows = connection.execute(arrays(many)).one()
     return of_keys or [], of_rows or []
 
 

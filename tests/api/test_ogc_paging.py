@@ -18,6 +18,7 @@ from api.ogc.cql2_text import read_cql2_text
 from api.settings import Settings
 from inventory.store import feature_pages, features, schema
 from inventory.store.database import Database, Patience
+from inventory.store.feature_pages import Page
 from inventory.store.features import Box, Collection, Wanted, When
 from inventory.store.filters import Filter
 from tests.support.city import FIRST_LOOK, CityMaker, make_city
@@ -133,10 +134,72 @@ def test_next_links_reach_everything_once(paged: Paged, stated: str | None, size
     assert sorted(seen) == [f"a{number:05d}" for number in range(1, size + 1)]
 
 
+# --- boxes that hold many ------------------------------------------------------------------------------------
+
+BOXES = {
+    "all": (Box(west=99, south=21, east=101, north=23),),
+    "part": (Box(west=100.0149, south=22.0077, east=100.0852, north=22.0611),),
+    # Edges that are places, and borders of squares.
+    "two": (
+        Box(west=100.01, south=22.0, east=100.03, north=22.02),
+        Box(west=100.04, south=22.02, east=100.06, north=22.05),
+    ),
+}
+
+
+@pytest.mark.parametrize("limit", [1, 137, 12_000])
+@pytest.mark.parametrize("boxes", BOXES.values(), ids=BOXES)
+def test_square_by_square_pages_are_those_of_all_sorted(
+    paged: Paged, monkeypatch: pytest.MonkeyPatch, boxes: tuple[Box, ...], limit: int
+) -> None:
+    wanted = Wanted(boxes=boxes, when=NOW)
+    with paged.database.transaction(read_only=True) as connection:
+        city = features.city_on_page(connection, "dozen")
+        matched = feature_pages.total(connection, city, Collection.ASSETS, wanted)
+        assert matched is not None
+
+        def page(**place: int) -> Page:
+            return feature_pages.page_of(
+                connection, city, Collection.ASSETS, wanted, limit=limit, matched=matched, **place
+            )
+
+        monkeypatch.setattr(feature_pages, "_SQUARES_FROM", 1_000_000)
+        places = [
+            {},
+            {"after": 5_077},
+            {"before": 5_077},
+            {"offset": 50},
+            {"before": 9_000, "offset": 5},
+            {"after": 12_000},
+        ]
+        plain = [page(**place) for place in places]
+        monkeypatch.setattr(feature_pages, "_SQUARES_FROM", 0)
+        assert [page(**place) for place in places] == plain
+        assert len(plain[0].rows) == min(limit, matched)
+
+
+def test_square_by_square_a_walk_finds_every_asset_once(
+    paged: Paged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_pages, "_SQUARES_FROM", 0)
+    bbox = "100.0149,22.0077,100.0852,22.0611"
+    path = "/cities/dozen/collections/assets/items"
+    page = paged.client.get(path, params={"limit": 500, "bbox": bbox}).json()
+    seen = [feature["id"] for feature in page["features"]]
+    while (following := next_of(page)) is not None:
+        page = paged.client.get(following).json()
+        seen += [feature["id"] for feature in page["features"]]
+    places = {f"a{i + 1:05d}": (100 + i % SIDE / 1_200, 22 + i // SIDE / 1_200) for i in range(DOZEN)}
+    inside = [id for id, (x, y) in places.items() if 100.0149 <= x <= 100.0852 and 22.0077 <= y <= 22.0611]
+    assert seen == inside
+
+
 # --- plans ---------------------------------------------------------------------------------------------------
 
 
-def indexes_of_page(paged: Paged, collection: Collection, wanted: Wanted) -> tuple[str, int]:
+def indexes_of_page(
+    paged: Paged, collection: Collection, wanted: Wanted, matched: int | None = None
+) -> tuple[str, int]:
     """The plans of all that reads a page, and how many rows it has."""
     ran: list[tuple[str, Any]] = []
     with paged.database.transaction(read_only=True) as connection:
@@ -147,7 +210,7 @@ def indexes_of_page(paged: Paged, collection: Collection, wanted: Wanted) -> tup
             if "array_agg" in statement:
                 ran.append((statement, parameters))
 
-        page = feature_pages.page_of(connection, city, collection, wanted, limit=100)
+        page = feature_pages.page_of(connection, city, collection, wanted, limit=100, matched=matched)
         event.remove(connection, "before_cursor_execute", noted)
         assert ran
         plans = [
@@ -181,6 +244,18 @@ def test_places_are_found_by_their_index(paged: Paged, wanted: Wanted) -> None:
     plans, rows = indexes_of_page(paged, Collection.ASSETS, wanted)
     assert re.search(r"Scan (using|on) asset_state_\d+_geom_idx", plans), plans
     assert 0 < rows <= 16
+
+
+def test_the_next_asset_of_a_square_is_found_by_its_index(
+    paged: Paged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_pages, "_SQUARES_FROM", 0)
+    plans, rows = indexes_of_page(
+        paged, Collection.ASSETS, Wanted(boxes=BOXES["part"], when=NOW), matched=5_000
+    )
+    assert rows == 100
+    assert len(re.findall(r"Scan (?:using|on) asset_state_\d+_expr_asset_id_idx", plans)) >= 2, plans
+    assert "Seq Scan" not in plans
 
 
 @pytest.mark.parametrize("text", ["id = 'a00700'", "id IN ('a00700', 'a00701')", "CASEI(id) = 'a00700'"])

@@ -1,7 +1,6 @@
 """Totals of items: exact wherever they are given, and the number of what is there to be counted one by one."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import httpx
 import pytest
@@ -97,34 +96,3 @@ def test_a_total_that_takes_too_long_is_left_out_and_the_page_comes(
     assert "ogc-numbermatched" not in answer.headers
     assert page["numberReturned"] == 5
     assert [link for link in page["links"] if link["rel"] == "next"]
-
-
-@pytest.mark.parametrize("backwards", [False, True])
-@pytest.mark.parametrize("patience", [(0, 0.0), (60_000, 0.0)])
-def test_a_walk_that_is_given_up_gives_the_same_page(
-    service: Service, monkeypatch: pytest.MonkeyPatch, patience: tuple[int, float], backwards: bool
-) -> None:
-    walked: list[bool] = []
-    known = feature_pages._in_time
-
-    def in_time(*arguments: Any) -> Any:
-        # No statement of a small city takes a millisecond: given up is what the first parameter says.
-        row = known(*arguments) if arguments[2] else None
-        walked.append(row is not None)
-        return row
-
-    monkeypatch.setattr(feature_pages, "_in_time", in_time)
-    monkeypatch.setattr(feature_pages, "_WALK_PATIENCE_MS", patience[0])
-    monkeypatch.setattr(feature_pages, "_COLLECTING_MS", patience[1])
-    with service.database.transaction(read_only=True) as connection:
-        city = features.city_on_page(connection, "many")
-        wanted = Wanted(boxes=(Box(west=100.0, south=22.0, east=100.03, north=22.03),), when=NOW)
-        place = {"before" if backwards else "after": 3_000}
-        page = feature_pages.page_of(
-            connection, city, Collection.ASSETS, wanted, limit=7, matched=31 * 31, **place
-        )
-        plain = feature_pages.page_of(connection, city, Collection.ASSETS, wanted, limit=7, **place)
-
-    assert walked == [patience[0] > 0]
-    assert page == plain
-    assert len(page.rows) == 7
