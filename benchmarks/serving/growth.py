@@ -1,8 +1,10 @@
 """How do the figures of ``benchmarks.serving`` grow with the city?
 
-    python -m benchmarks.serving.growth [--sizes 100000,1000000,10000000] [--picture docs/pictures/serving-growth.svg]
+    python -m benchmarks.serving.growth [--sizes 100000,1000000,10000000] >> found.jsonl
+    python -m benchmarks.serving.growth --found found.jsonl --picture docs/pictures/serving-growth.svg
 
-Makes a city of each size, measures it beside tipg and PostGIS, and prints one object a size. The picture (with
+The first makes a city of each size, measures it beside tipg and PostGIS, and prints one object a size; the second draws
+what was found, also what ``benchmarks.serving --json`` printed. The picture (with
 matplotlib, which the train extra brings) has counts in polygons, pages and features, tiles, and writing; both axes are
 logarithmic, so that a line is level where size does not matter.
 """
@@ -61,17 +63,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
+    parser.add_argument("--found", type=Path, help="objects of this file instead of new ones")
     parser.add_argument("--picture", type=Path)
     given = parser.parse_args()
     found = []
-    for size in map(int, given.sizes.split(",")):
+    if given.found is not None:
+        found = [json.loads(line) for line in given.found.read_text(encoding="utf-8").splitlines()]
+        given.sizes = ""
+    for size in map(int, filter(None, given.sizes.split(","))):
         with new_home() as home:
             one = measure(home, size, rounds=ROUNDS, seconds=SECONDS, seed=SEED, only=ONLY, peers=("tipg",))
         print(json.dumps(one))
         sys.stdout.flush()
         found.append(one)
     if given.picture is not None:
-        draw(found, given.picture)
+        draw(sorted(found, key=lambda one: one["assets"]), given.picture)
 
 
 def draw(found: Sequence[dict[str, Any]], path: Path) -> None:
@@ -81,7 +87,7 @@ def draw(found: Sequence[dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("svg")
     matplotlib.rcParams |= {
-        "svg.hashsalt": "serving",
+        "svg.hashsalt": "serving", "svg.fonttype": "none",
         "font.size": 9,
         "axes.grid": True,
         "grid.color": "#e3e8e5",
