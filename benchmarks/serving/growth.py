@@ -87,7 +87,8 @@ def draw(found: Sequence[dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("svg")
     matplotlib.rcParams |= {
-        "svg.hashsalt": "serving", "svg.fonttype": "none",
+        "svg.hashsalt": "serving",
+        "svg.fonttype": "none",
         "font.size": 9,
         "axes.grid": True,
         "grid.color": "#e3e8e5",

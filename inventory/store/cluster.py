@@ -76,7 +76,6 @@ _SAFEGUARDS = {
 _TUNING = {
     "cluster_name": "urban-inventory",
     "max_connections": "100",
-    "shared_buffers": "256MB",
     "work_mem": "32MB",
     "maintenance_work_mem": "256MB",
     "temp_file_limit": "2GB",
@@ -88,8 +87,15 @@ _TUNING = {
     "log_checkpoints": "off",
     "log_min_messages": "warning",
 }
+# An eighth of the machine's memory: a city's indexes fit, and there is room for what else runs on a laptop.
+_SHARED_BUFFERS_MB = (256, 2048)
 # For tests alone: nothing of theirs has to survive the machine.
 _FLEETING = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+
+
+def _memory() -> dict[str, str]:
+    least, most = _SHARED_BUFFERS_MB
+    return {"shared_buffers": f"{min(max(psutil.virtual_memory().total // 8 >> 20, least), most)}MB"}
 
 
 class EmbeddedCluster:
@@ -317,7 +323,7 @@ class EmbeddedCluster:
             log=self.root / "server.log",
             programs=programs_for(self._data, self._binaries),
             account=self._account(),
-            settings=_SAFEGUARDS | _TUNING | ({} if self._durable else _FLEETING),
+            settings=_SAFEGUARDS | _TUNING | _memory() | ({} if self._durable else _FLEETING),
         )
 
     def _make(self) -> None:
