@@ -120,6 +120,31 @@ def test_every_queryable_takes_every_predicate_of_its_kind_in_both_encodings(
             assert again["numberMatched"] == answer.json()["numberMatched"], text
 
 
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("datetime", "yesterday"),
+        ("datetime", "2026-01-02/2026-01-01"),
+        ("first_seen", "2026-13-01"),
+        ("width_m", "broad"),
+        ("filter", "first_seen > DATE('2026-13-01')"),
+        ("filter", "nope = 1"),
+        ("bbox", "1,2"),
+    ],
+)
+def test_a_refusal_names_the_parameter(service: Service, parameter: str, value: str) -> None:
+    answer = asked(service, "assets", **{parameter: value})
+
+    assert answer.status_code == 400
+    assert parameter in answer.json()["detail"]
+
+
+def test_a_time_before_the_calendar_of_some_zones_is_answered(service: Service) -> None:
+    answer = asked(service, "assets", datetime="0001-01-01T00:00:00+14:00", resultType="hits")
+
+    assert (answer.status_code, answer.json()["numberMatched"]) == (200, 0)
+
+
 @pytest.mark.parametrize("collection", COLLECTIONS)
 def test_what_the_standard_refuses_is_refused_everywhere(service: Service, collection: str) -> None:
     for text in (one.format(q="geom") for one in REFUSED):
