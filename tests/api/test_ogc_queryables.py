@@ -104,6 +104,18 @@ def test_the_queryables_are_a_json_schema_at_its_own_address(service: Service, c
             assert ("type" in one) != ("x-ogc-role" in one)
 
 
+@pytest.mark.parametrize("resource", ["queryables", "schema", "feature-schema"])
+def test_a_schema_comes_as_plain_json_to_who_takes_only_that(service: Service, resource: str) -> None:
+    """GDAL 3.6 asks so, and prints an error where it gets application/schema+json."""
+    for accept, media_type in (
+        ("application/geo+json, application/json", "application/json"),
+        ("application/schema+json", "application/schema+json"),
+        ("*/*", "application/schema+json"),
+    ):
+        answer = service.get(f"{ROOT}/assets/{resource}", accept=accept)
+        assert answer.headers["content-type"] == media_type
+
+
 @pytest.mark.parametrize("collection", COLLECTIONS)
 def test_every_queryable_takes_every_predicate_of_its_kind_in_both_encodings(
     service: Service, collection: str
