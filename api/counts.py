@@ -173,11 +173,14 @@ def _dates(
         for name, value in (("to", last), ("step", step)):
             if value is not None:
                 raise CallerError(f"{name} needs “from”", where=name, do="Add from=2020-12-31, or use as_of.")
-        return [None] if as_of is None else [read_date(one) for one in as_of.split(",")]
+        return [None] if as_of is None else [read_date(one, "as_of") for one in as_of.split(",")]
     if as_of is not None:
         raise CallerError("as_of and from exclude each other", where="as_of", do="Give one of them.")
     return days_from(
-        read_date(first), today if last is None else read_date(last), step or "P1Y", most=DATES_MOST
+        read_date(first, "from"),
+        today if last is None else read_date(last, "to"),
+        step or "P1Y",
+        most=DATES_MOST,
     )
 
 
@@ -202,7 +205,7 @@ def _names(value: str | None) -> Sequence[str] | None:
 
 
 def _day(value: str | None) -> date | None:
-    return None if value is None else read_date(value)
+    return None if value is None else read_date(value, "as_of")
 
 
 def _document(rows: list[CountRow]) -> dict[str, Any]:

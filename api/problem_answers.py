@@ -33,11 +33,12 @@ def refusal(
     status: int, code: str, what: str, *, trace: str, where: str | None = None, do: str | None = None
 ) -> Response:
     """A problem+json answer (RFC 9457) with our four words beside the standard's."""
+    said = f"{where}: {what}" if where else what
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": f"{what.rstrip('.')}. {do}" if do else what,
+        "detail": f"{said.rstrip('.')}. {do}" if do else said,
         "code": code,
         "what": what,
         "where": where,

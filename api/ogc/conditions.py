@@ -1,5 +1,6 @@
 """The conditions of a request for features: every parameter that says which of a collection are meant."""
 
+from collections.abc import Collection as Named
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
@@ -8,13 +9,19 @@ from fastapi import Query, Request
 
 from api.ogc import parameters
 from api.ogc.crs import CRS84, Crs, read_crs
+from api.ogc.documents import ABOUT
 from api.ogc.filters import equalities, read_filter, simple_queryables
 from api.requests import today_in
+from detection.errors import CallerError, UnknownName
+from detection.taxonomy import shipped_taxonomy
+from inventory.domain.tracks import STATUSES
 from inventory.store import features
 from inventory.store.database import Connection
 from inventory.store.features import CityOnPage, Collection, Wanted, When
 
 Names = Annotated[str | None, Query(alias="class", description="Names, with commas between.")]
+
+_WITH_LEVELS = frozenset({Collection.AREAS, Collection.COUNTS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +69,7 @@ class Conditions:
         Raises:
             CallerError, FilterUnusable, TimeUnusable, UnknownName: what a parameter says is nothing of its kind.
         """
+        self._require_of(collection)
         span = parameters.read_span(self.datetime, city.time_zone)
         today = today_in(city.time_zone)
         dates = (today, today) if span is None else parameters.local_dates(span, city.time_zone)
@@ -77,9 +85,11 @@ class Conditions:
             if span is None
             else _when(span, is_state=is_state),
             local_dates=dates,
-            classes=parameters.read_names(self.class_),
-            statuses=parameters.read_names(self.status),
-            levels=parameters.read_names(self.level) if self.area is None else (),
+            classes=_known("class", self.class_, shipped_taxonomy().classes),
+            statuses=_known("status", self.status, STATUSES),
+            levels=_known("level", self.level, features.levels_of(connection, city.id))
+            if self.level is not None and self.area is None
+            else (),
             area=None
             if self.area is None
             else features.area_version(
@@ -93,6 +103,29 @@ class Conditions:
             ),
         )
 
+    def _require_of(self, collection: Collection) -> None:
+        """A condition that means nothing here must not pass for none.
+
+        Raises:
+            CallerError: it is of other collections.
+        """
+        given = {
+            "class": self.class_, "status": self.status, "area": self.area, "level": self.level,
+            "current": self.current,
+        }  # fmt: skip
+        of_collection = ABOUT[collection].filters
+        for name, value in given.items():
+            if value is not None and name not in of_collection:
+                raise CallerError(
+                    f"{collection} are not told apart by it",
+                    where=name,
+                    do=f"Of such conditions they take {', '.join(of_collection)}.",
+                )
+        if self.level is not None and self.area is None and collection not in _WITH_LEVELS:
+            raise CallerError(
+                "it only says which of the areas with a code is meant", where="level", do="Add area=CODE."
+            )
+
     def _crs_of_filter(self, city: CityOnPage) -> Crs:
         return read_crs(self.filter_crs, city, "filter-crs")
 
@@ -102,6 +135,21 @@ def queryables_asked(request: Request) -> frozenset[str]:
     with suppress(ValueError):
         return simple_queryables(Collection(request.path_params.get("collection", "")))
     return frozenset()
+
+
+def _known(parameter: str, value: str | None, known: Named[str]) -> tuple[str, ...]:
+    """Names of a list, each of which must be known: a misspelt one would find nothing, and look like 0.
+
+    Raises:
+        UnknownName: one of them is not.
+    """
+    names = parameters.read_names(value)
+    for name in names:
+        if name not in known:
+            raise UnknownName(
+                f"none is called “{name[:64]}”", where=parameter, do=f"There are: {', '.join(sorted(known))}."
+            )
+    return names
 
 
 def _when(span: parameters.Span, *, is_state: bool) -> When:

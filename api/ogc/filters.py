@@ -51,7 +51,11 @@ def equalities(parameters: Mapping[str, str], named: Collection, *, current: boo
     known = queryables_of(named, current=current)
     return tuple(
         Filter(
-            cql2={"op": "=", "args": [{"property": name}, _literal(name, parameters[name], known[name].kind)]}
+            cql2={
+                "op": "=",
+                "args": [{"property": name}, _literal(name, parameters[name], known[name].kind)],
+            },
+            parameter=name,
         )
         for name in sorted(simple_queryables(named, current=current) & set(parameters))
     )

@@ -284,7 +284,7 @@ def _parameters(city: CityOnPage, default_limit: int, maximum_limit: int) -> _Js
         "class": _query("class", text, "Class of the asset taxonomy, as tree."),
         "status": _query("status", text, "present, doubtful, gone or rejected, whether listed or not."),
         "area": _query("area", text, "Code of an area."),
-        "level": _query("level", text, "Level of areas, as district."),
+        "level": _query("level", text, "Level of areas, as district; of things in an area, with its code."),
         "current": _query("current", {"type": "boolean"}, "The stock of classes that move."),
         "as_of": _query(
             "as_of", {"type": "string", "format": "date"}, "Counts at the end of this local day."

@@ -77,7 +77,7 @@ def read_box_filters(value: str | None, crs: Crs) -> tuple[Filter, ...]:
     if value is None or crs.is_geographic:
         return ()
     inside = {"op": "s_intersects", "args": [{"property": GEOMETRY}, {"bbox": list(_corners(value))}]}
-    return (Filter(cql2=inside, crs=crs.for_filters()),)
+    return (Filter(cql2=inside, crs=crs.for_filters(), parameter="bbox"),)
 
 
 def _corners(value: str) -> tuple[float, float, float, float]:
@@ -123,12 +123,15 @@ def read_span(value: str | None, time_zone: str) -> Span | None:
     else:
         end = None if parts[1] in ("", "..") else _moment(parts[1], zone)[1]
     if start is not None and end is not None and end < start:
-        raise TimeUnusable(f"datetime={value[:80]} ends before it starts")
+        raise TimeUnusable(f"{value[:80]} ends before it starts", where="datetime")
     return Span(start, end, False)
 
 
-def read_date(value: str) -> date:
+def read_date(value: str, parameter: str) -> date:
     """A date as ``as_of`` takes it.
+
+    Args:
+        parameter: the name that it was given under.
 
     Raises:
         TimeUnusable: it is none.
@@ -137,8 +140,8 @@ def read_date(value: str) -> date:
         if found := _DATE.fullmatch(value):
             return date(*(int(part) for part in found.groups()))
     except ValueError:
-        raise _unreadable(value) from None
-    raise _unreadable(value)
+        pass
+    raise TimeUnusable(f"“{value[:80]}” is no date", where=parameter, do="Write 2026-01-02.")
 
 
 def local_dates(span: Span, time_zone: str) -> tuple[date | None, date | None]:
@@ -163,14 +166,19 @@ def _moment(value: str, zone: ZoneInfo) -> tuple[datetime | None, datetime | Non
         if day := _DATE.fullmatch(value):
             first = datetime.combine(date(*(int(part) for part in day.groups())), time(), zone)
             following = datetime.combine(first.date() + timedelta(days=1), time(), zone)
-            return first, following - _A_MICROSECOND
+            return _within_years(first), _within_years(following - _A_MICROSECOND)
         if "T" not in value.upper() or len(value) > 40:
             raise _unreadable(value)
         instant = datetime.fromisoformat(value.replace(" ", "+"))
     except (ValueError, OverflowError):
         raise _unreadable(value) from None
-    instant = instant if instant.tzinfo is not None else instant.replace(tzinfo=zone)
+    instant = _within_years(instant if instant.tzinfo is not None else instant.replace(tzinfo=zone))
     return instant, instant
+
+
+def _within_years(instant: datetime) -> datetime:
+    """The instant, or the nearest that is a date in every zone: the first and the last of Python's are not."""
+    return min(max(instant, _FIRST), _LAST)
 
 
 def _after(start: datetime, duration: str) -> datetime:
@@ -179,7 +187,9 @@ def _after(start: datetime, duration: str) -> datetime:
         raise _unreadable(duration)
     weeks, days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     try:
-        return start + timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+        return _within_years(
+            start + timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+        )
     except OverflowError:
         raise _unreadable(duration) from None
 
@@ -187,6 +197,7 @@ def _after(start: datetime, duration: str) -> datetime:
 def _unreadable(value: str) -> TimeUnusable:
     return TimeUnusable(
         f"“{value[:80]}” is no date, instant or interval",
+        where="datetime",
         do="Write 2026-01-02, 2026-01-02T03:04:05Z, or START/END with .. for an open end.",
     )
 
@@ -215,5 +226,5 @@ def decode_cursor(value: str | None) -> int | None:
 
 
 def read_names(value: str | None) -> tuple[str, ...]:
-    """The names of a comma-separated list; empty without the parameter."""
-    return () if value is None else tuple(name.strip() for name in value.split(",")[:100])
+    """The names of a comma-separated list, each once; empty without the parameter."""
+    return () if value is None else tuple(dict.fromkeys(name.strip() for name in value.split(",")))

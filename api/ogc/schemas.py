@@ -11,8 +11,9 @@ from fastapi import APIRouter, Request, Response
 
 from api.fresh import city_asked
 from api.links import city_url
+from api.negotiation import preferred
 from api.ogc.area_counts import columns_of
-from api.ogc.documents import ABOUT, SCHEMA, collection_named
+from api.ogc.documents import ABOUT, JSON, SCHEMA, collection_named
 from api.requests import Store
 from detection.errors import CallerError
 from inventory.editing import WRITABLE
@@ -102,7 +103,9 @@ def queryables(request: Request, store: Store, city: str, collection: str) -> Re
         if one.kind is not Kind.GEOMETRY
     }
     properties[GEOMETRY] = _geometry(named)
-    return _schema(f"{address}/queryables", ABOUT[named].title, properties, additionalProperties=False)
+    return _schema(
+        request, f"{address}/queryables", ABOUT[named].title, properties, additionalProperties=False
+    )
 
 
 @router.get("/cities/{city}/collections/{collection}/schema", responses=_ANSWERS, response_class=Response)
@@ -113,7 +116,7 @@ def schema(request: Request, store: Store, city: str, collection: str) -> Respon
     for place, name in enumerate(properties, start=1):
         properties[name] = {**properties[name], "x-ogc-propertySeq": place}
     properties[GEOMETRY] = {**_geometry(named), "x-ogc-propertySeq": len(properties) + 1}
-    return _schema(f"{address}/schema", ABOUT[named].title, properties)
+    return _schema(request, f"{address}/schema", ABOUT[named].title, properties)
 
 
 @router.get(
@@ -140,8 +143,9 @@ def feature_schema(request: Request, store: Store, city: str, collection: str) -
         },
     }
     return _schema(
-        f"{address}/feature-schema", ABOUT[named].title, members, required=["type", "geometry", "properties"]
-    )
+        request, f"{address}/feature-schema", ABOUT[named].title, members,
+        required=["type", "geometry", "properties"],
+    )  # fmt: skip
 
 
 def _asked(request: Request, store: Store, city: str, collection: str) -> tuple[Collection, str, CityOnPage]:
@@ -164,11 +168,13 @@ def _of_counts(named: Collection, city: CityOnPage) -> dict[str, dict[str, Any]]
     }
 
 
-def _schema(address: str, title: str, properties: dict[str, Any], **more: Any) -> Response:
+def _schema(request: Request, address: str, title: str, properties: dict[str, Any], **more: Any) -> Response:
     document = {
         "$schema": _DRAFT, "$id": address, "type": "object", "title": title, "properties": properties, **more
     }  # fmt: skip
-    return Response(orjson.dumps(document), media_type=SCHEMA)
+    # GDAL takes plain JSON alone, and tells its users of an error where it gets anything else.
+    media_type = preferred(request.headers.get("accept", "*/*"), {SCHEMA: SCHEMA, JSON: JSON}, SCHEMA)
+    return Response(orjson.dumps(document), media_type=media_type)
 
 
 def _attributes(named: Collection) -> dict[str, Any]:

@@ -326,6 +326,11 @@ def _properties(document: Mapping[str, Any], *, may_be_null: bool) -> dict[str, 
     Args:
         may_be_null: programs write whole features with null for what nobody filled in; a patch takes it away.
     """
+    for name in WRITABLE:
+        if name in document:
+            raise FeatureUnusable(
+                f"“{name}” stands beside “properties”", where=name, do="Put it into “properties”."
+            )
     given = document.get("properties")
     if given is None:
         return {}

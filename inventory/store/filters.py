@@ -99,15 +99,23 @@ def condition(
     Raises:
         FilterUnusable: it names something unknown, compares what cannot be compared, or is too large.
     """
-    return _Compiler(queryables, ZoneInfo(time_zone), stated.crs).condition(stated.cql2)
+    try:
+        return _Compiler(queryables, ZoneInfo(time_zone), stated.crs).condition(stated.cql2)
+    except FilterUnusable as error:
+        raise FilterUnusable(error.what, where=error.where or stated.parameter, do=error.do) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """A filter as it was parsed: CQL2 JSON, and the CRS of its geometries (None: longitude, latitude)."""
+    """A filter as it was parsed: CQL2 JSON, and the CRS of its geometries (None: longitude, latitude).
+
+    Attributes:
+        parameter: the name that it was given under, for refusals.
+    """
 
     cql2: Any
     crs: FilterCrs | None = None
+    parameter: str = "filter"
 
 
 class _Compiler:

@@ -136,7 +136,7 @@ def test_times_numbers_and_truths_keep_their_types(service: Service, tmp_path: P
 @pytest.mark.parametrize("form", MEDIA_TYPES)
 def test_nothing_is_a_file_too(service: Service, tmp_path: Path, form: str) -> None:
     for path in ("items", "download"):
-        answer = service.get(f"/cities/town/collections/assets/{path}?f={form}&class=nothing")
+        answer = service.get(f"/cities/town/collections/assets/{path}?f={form}&status=rejected")
         assert read(answer, form, tmp_path) == []
 
 

@@ -139,8 +139,36 @@ def test_filters_by_class_area_and_status(service: Service) -> None:
     assert ids_of(service, f"{ASSETS}?class=tree,car&area=B") == ["a00004"]
     assert ids_of(service, f"{ASSETS}?area=A&level=district") == ["a00001", "a00002"]
     assert ids_of(service, f"{ASSETS}?status=gone") == ["a00005"]
-    assert ids_of(service, f"{ASSETS}?class=nothing") == []
-    assert service.get(f"{ASSETS}?area=nowhere").status_code == 404
+    assert ids_of(service, f"{ASSETS}?class=bus") == []
+
+
+@pytest.mark.parametrize(
+    ("collection", "parameter", "value", "status"),
+    [
+        ("assets", "class", "nothing", 404),
+        ("assets", "class", "tree,nothing", 404),
+        ("assets", "status", "absent", 404),
+        ("assets", "area", "nowhere", 404),
+        ("areas", "level", "planet", 404),
+        ("counts", "level", "planet", 404),
+        ("surveys", "class", "", 404),
+        # Of other collections: as a condition that is passed over it would look like an answer.
+        ("assets", "level", "district", 400),
+        ("assets", "current", "true", 400),
+        ("areas", "class", "tree", 400),
+        ("areas", "status", "gone", 400),
+        ("surveys", "current", "true", 400),
+        ("counts", "status", "gone", 400),
+        ("decisions", "status", "gone", 400),
+    ],
+)
+def test_a_condition_that_means_nothing_is_refused_by_name(
+    service: Service, collection: str, parameter: str, value: str, status: int
+) -> None:
+    answer = service.get(f"/cities/town/collections/{collection}/items?{parameter}={value}")
+
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert parameter in answer.json()["detail"]
 
 
 def test_r10_the_stock_of_mobile_classes_is_current_observations(service: Service) -> None:

@@ -104,6 +104,18 @@ def test_the_queryables_are_a_json_schema_at_its_own_address(service: Service, c
             assert ("type" in one) != ("x-ogc-role" in one)
 
 
+@pytest.mark.parametrize("resource", ["queryables", "schema", "feature-schema"])
+def test_a_schema_comes_as_plain_json_to_who_takes_only_that(service: Service, resource: str) -> None:
+    """GDAL 3.6 asks so, and prints an error where it gets application/schema+json."""
+    for accept, media_type in (
+        ("application/geo+json, application/json", "application/json"),
+        ("application/schema+json", "application/schema+json"),
+        ("*/*", "application/schema+json"),
+    ):
+        answer = service.get(f"{ROOT}/assets/{resource}", accept=accept)
+        assert answer.headers["content-type"] == media_type
+
+
 @pytest.mark.parametrize("collection", COLLECTIONS)
 def test_every_queryable_takes_every_predicate_of_its_kind_in_both_encodings(
     service: Service, collection: str
@@ -118,6 +130,31 @@ def test_every_queryable_takes_every_predicate_of_its_kind_in_both_encodings(
                 service, collection, filter=as_json, filter_lang="cql2-json", resultType="hits"
             ).json()
             assert again["numberMatched"] == answer.json()["numberMatched"], text
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("datetime", "yesterday"),
+        ("datetime", "2026-01-02/2026-01-01"),
+        ("first_seen", "2026-13-01"),
+        ("width_m", "broad"),
+        ("filter", "first_seen > DATE('2026-13-01')"),
+        ("filter", "nope = 1"),
+        ("bbox", "1,2"),
+    ],
+)
+def test_a_refusal_names_the_parameter(service: Service, parameter: str, value: str) -> None:
+    answer = asked(service, "assets", **{parameter: value})
+
+    assert answer.status_code == 400
+    assert parameter in answer.json()["detail"]
+
+
+def test_a_time_before_the_calendar_of_some_zones_is_answered(service: Service) -> None:
+    answer = asked(service, "assets", datetime="0001-01-01T00:00:00+14:00", resultType="hits")
+
+    assert (answer.status_code, answer.json()["numberMatched"]) == (200, 0)
 
 
 @pytest.mark.parametrize("collection", COLLECTIONS)

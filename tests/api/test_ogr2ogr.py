@@ -14,7 +14,9 @@ pytestmark = pytest.mark.skipif(shutil.which("ogr2ogr") is None, reason="gdal-bi
 
 
 def gdal(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "ERROR" not in done.stderr
+    return done.stdout
 
 
 def test_ogrinfo_tells_collections_and_their_size(service: Service) -> None:

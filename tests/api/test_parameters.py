@@ -94,6 +94,26 @@ def test_a_time_that_is_none_is_refused(value: str) -> None:
         read_span(value, ZONE)
 
 
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/New_York"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "0001-01-01",
+        "0001-01-01T00:00:00+14:00",
+        "0001-01-01T00:00:00/..",
+        "9998-12-31T23:59:59-14:00",
+        "9998-12-31/P365D",
+        "2026-01-02/P99999W",
+    ],
+)
+def test_times_at_the_ends_of_the_calendar_are_dates_in_every_zone(value: str, zone: str) -> None:
+    span = read_span(value, zone)
+
+    assert span is not None
+    assert all(one is None or one.year in (1, 2026, 3942, 9998, 9999) for one in local_dates(span, zone))
+    assert all(one is None or one.astimezone(UTC).year for one in span[:2])
+
+
 @given(st.integers(min_value=0, max_value=10**18 - 1))
 def test_a_cursor_comes_back_as_its_key_and_is_safe_in_a_uri(key: int) -> None:
     cursor = encode_cursor(key)

@@ -393,6 +393,14 @@ def test_a_property_that_cannot_be_set_is_named(
     assert decisions(client) == []
 
 
+def test_a_property_beside_the_properties_is_refused_by_name(client: httpx.Client) -> None:
+    """As a foreign member it would be passed over, and its writer told that all is done."""
+    asset = sorted(listed(client))[0]
+    answer = client.patch(f"{ITEMS}/{asset}", json={"verified": True}, headers={"Content-Type": MERGE_PATCH})
+    assert (answer.status_code, answer.json()["where"]) == (400, "verified"), answer.text
+    assert decisions(client) == []
+
+
 def test_a_crs_that_is_not_served_is_refused(client: httpx.Client) -> None:
     for crs in (
         "http://www.opengis.net/def/crs/EPSG/0/9999",
@@ -574,7 +582,7 @@ def test_decisions_are_features_that_can_be_asked_for_by_place_time_class_and_pa
     assert asked("datetime=2025-08-01") == [assets[1]]
     assert asked("datetime=2025-08-01/..") == assets[1:]
     assert asked("class=tree") == assets
-    assert asked("class=bench") == []
+    assert asked("class=bus") == []
     assert asked("area=A") == assets
     assert asked(f"asset={assets[2]}") == [assets[2]]
     assert asked("filter=at > TIMESTAMP('2025-08-15T00:00:00Z')") == [assets[2]]
