@@ -17,8 +17,7 @@ import pyarrow as pa
 
 from inventory.errors import StoreError
 from inventory.feature_files import FileForm
-from inventory.feature_tables import LAYERS, feature_batch, parsed
-from inventory.store.features import Collection
+from inventory.feature_tables import Layer, feature_batch, parsed
 
 _LOG = logging.getLogger("urban_inventory")
 _CHILD = (sys.executable, "-m", "inventory.feature_file_child")
@@ -31,8 +30,8 @@ class NobodyWaits(Exception):
 class FileMaking:
     """One file on its way, which may be given up from another thread."""
 
-    def __init__(self, collection: Collection, form: FileForm, file: Path) -> None:
-        self._layer = LAYERS[collection]
+    def __init__(self, layer: Layer, form: FileForm, file: Path) -> None:
+        self._layer = layer
         self._form = form
         self._file = file
         self._given_up = threading.Event()

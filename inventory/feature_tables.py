@@ -150,7 +150,7 @@ LAYERS = {
     Collection.SURVEYS: Layer(name="surveys", fields=_SURVEYS, geometry_type=POLYGONS),
     Collection.OBSERVATIONS: Layer(name="observations", fields=_OBSERVATIONS, geometry_type=POINT),
     Collection.DECISIONS: Layer(name="decisions", fields=_DECISIONS, geometry_type=POINT),
-    # What counts add to areas is a city's own: columns of its classes.
+    # What counts add to areas is a city's own, columns of its classes: ``api/ogc/area_counts.py``.
     Collection.COUNTS: Layer(name="counts", fields=_AREAS, geometry_type=POLYGONS),
 }
 

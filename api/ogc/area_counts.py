@@ -6,16 +6,16 @@ it.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import orjson
+import pyarrow as pa
 
-from api.ogc import formats
-from api.ogc.formats import Format
 from api.ogc.parameters import read_names
-from detection.errors import CallerError
 from inventory.counting import OUTSIDE, count_seen
+from inventory.feature_tables import LAYERS, Layer
 from inventory.store import features
 from inventory.store.database import Connection
 from inventory.store.features import CityOnPage, Collection, Wanted
@@ -31,18 +31,16 @@ COLUMNS = {
     ),
     "basis": ("Basis of {}", "On whose word the count of {} stands.", {"type": "string"}),
 }
-_FORMS = (formats.GEOJSON, formats.GEOJSON_SEQ, formats.HTML)
+_TYPES = {"integer": pa.int32(), "number": pa.float64(), "string": pa.string()}
 
 
-def require_form(collection: Collection, form: Format) -> None:
-    """Raises:
-    CallerError: the columns of counts are a city's own; fixed tables do not know them.
-    """
-    if collection is Collection.COUNTS and form not in _FORMS:
-        raise CallerError(
-            f"counts do not come as {form.title}",
-            do="Ask for GeoJSON here, or for CSV at “counts” of the city.",
-        )
+def layer_of(collection: Collection, city: CityOnPage) -> Layer:
+    """A collection as a table; those of counts have columns of the city's classes."""
+    layer = LAYERS[collection]
+    if collection is not Collection.COUNTS:
+        return layer
+    own = {name: _TYPES[said["type"]] for name, said in columns_of(city).items()}
+    return replace(layer, fields={**layer.fields, "as_of": pa.date32(), **own})
 
 
 def columns_of(city: CityOnPage) -> dict[str, dict[str, str]]:

@@ -187,7 +187,7 @@ def collection(request: Request, city: CityOnPage, named: Collection, count: int
                     f"{about.title} as {each.title}",
                 )
                 for each in formats.LINKED
-                if each is not formats.GEOJSON and (named is not Collection.COUNTS or each in _OF_COUNTS)
+                if each is not formats.GEOJSON
             ),
             *(
                 link(
@@ -197,7 +197,6 @@ def collection(request: Request, city: CityOnPage, named: Collection, count: int
                     f"All {named} as {each.title}",
                 )
                 for each in formats.DOWNLOADS
-                if named is not Collection.COUNTS
             ),
             *(link(f"{address}/{name}", rel, SCHEMA, title) for name, rel, title in _SCHEMAS),
             *(
@@ -208,9 +207,6 @@ def collection(request: Request, city: CityOnPage, named: Collection, count: int
             link(f"{base_url(request)}/attribution", "license", HTML, "Whose imagery this is"),
         ],
     }
-
-
-_OF_COUNTS = (formats.GEOJSON, formats.GEOJSON_SEQ, formats.HTML)
 
 
 def time_stamp() -> str:

@@ -23,13 +23,13 @@ from starlette.types import Receive, Scope, Send
 from api.fresh import city_asked
 from api.links import city_url, link
 from api.ogc import formats, rendering
+from api.ogc.area_counts import layer_of, with_counts
 from api.ogc.conditions import Conditions, queryables_asked
 from api.ogc.crs import CRS84
 from api.ogc.documents import GEOJSON, JSON, collection_named, time_stamp
 from api.ogc.formats import Format
 from api.ogc.items import PAGE_EXAMPLE
 from api.requests import Store, takes_also
-from detection.errors import UnknownName
 from inventory.downloading import FileMaking
 from inventory.errors import StoreBusy
 from inventory.store import feature_pages, features
@@ -137,29 +137,29 @@ def download(
     """All features of a collection that match, as a file."""
     named = collection_named(collection)
     form = formats.format_asked(request, formats.DOWNLOADS, otherwise=formats.GEOJSON)
-    if named is Collection.COUNTS:
-        raise UnknownName(
-            "counts are no download", do="Ask for their items, or for f=csv at “counts” of the city."
-        )
     downloads: Downloads = request.app.state.downloads
     with ExitStack() as opened:
         opened.enter_context(downloads.place())
         connection = opened.enter_context(store.transaction(Patience.EXPORT, read_only=True))
-        shown = city_asked(request, connection, city, alone=True)
+        shown = city_asked(request, connection, city, alone=named is not Collection.COUNTS)
         wanted = conditions.wanted(request, connection, shown, named)
         headers = {"Content-Crs": f"<{CRS84}>", **rendering.as_file(shown, named, form)}
         if getattr(request.state, "head_only", False):
             return rendering.Streamed(iter(()), opened.pop_all(), form=form, headers=headers)
-        texts = _texts(connection, shown, named, wanted, separator=rendering.separator_of(form))
+        separator, layer = rendering.separator_of(form), layer_of(named, shown)
+        texts = _texts(connection, shown, named, wanted, separator=separator)
         # Closed first of all: a cursor closed after its transaction breaks into whatever has the connection then.
         opened.callback(texts.close)
+        told: Iterator[bytes] = texts
+        if named is Collection.COUNTS:
+            told = with_counts(connection, shown, wanted, texts, separator, classes=conditions.class_)
         if form.file_form is not None:
             folder = opened.enter_context(downloads.folder())
             file = folder / f"{named}.{form.suffix}"
-            making = FileMaking(named, form.file_form, file)
-            return _FileAnswer(making, file, texts, opened.pop_all(), form=form, headers=headers)
-        texts_begun = rendering.begun(texts)
-        chunks = rendering.body(form, named, texts_begun, head=_head(request, shown, named), spreadsheet=bom)
+            making = FileMaking(layer, form.file_form, file)
+            return _FileAnswer(making, file, told, opened.pop_all(), form=form, headers=headers)
+        texts_begun = rendering.begun(told)
+        chunks = rendering.body(form, layer, texts_begun, head=_head(request, shown, named), spreadsheet=bom)
         return rendering.Streamed(chunks, opened.pop_all(), form=form, headers=headers)
 
 

@@ -12,7 +12,7 @@ from api.fresh import city_asked, keep
 from api.links import changed_query, city_url, link
 from api.negotiation import wants_html
 from api.ogc import formats, parameters, rendering
-from api.ogc.area_counts import require_form, with_counts
+from api.ogc.area_counts import layer_of, with_counts
 from api.ogc.conditions import Conditions, queryables_asked
 from api.ogc.crs import CRS84, Crs, in_crs, in_crs_text, read_crs
 from api.ogc.documents import GEOJSON, HTML, JSON, collection_named
@@ -110,10 +110,9 @@ def items(
         offset or 0,
     )
     with store.transaction(Patience.HTTP, read_only=True) as connection:
-        shown = city_asked(request, connection, city, alone=not as_page)
+        shown = city_asked(request, connection, city, alone=not (as_page or named is Collection.COUNTS))
         answered_in = read_crs(crs, shown, "crs")
         _require_lon_lat(answered_in, form)
-        require_form(named, form)
         wanted = conditions.wanted(request, connection, shown, named)
         if resultType == "hits":
             page = Page(rows=(), next_after=None)
@@ -143,7 +142,7 @@ def items(
         headers = rendering.headers(head, answered_in)
         if form not in (formats.GEOJSON, formats.GEOJSON_SEQ):
             headers |= rendering.as_file(shown, named, form)
-        chunks = rendering.body(form, named, texts, head=head, spreadsheet=bom)
+        chunks = rendering.body(form, layer_of(named, shown), texts, head=head, spreadsheet=bom)
         if len(page.rows) <= _ROWS_AT_ONCE:
             # Held whole it is sent without a thread waiting between its parts.
             return Response(b"".join(chunks), media_type=form.content_type, headers=headers)

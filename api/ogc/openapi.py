@@ -62,9 +62,6 @@ def document(request: Request, city: CityOnPage, *, default_limit: int, maximum_
     }
 
 
-_FORMS_OF_COUNTS = (formats.GEOJSON, formats.HTML, formats.GEOJSON_SEQ)
-
-
 def _paths() -> _Json:
     paths: _Json = {
         "/": _get("getLandingPage", "This city’s landing page", _ok(JSON, "landing")),
@@ -154,22 +151,16 @@ def _of_collection(named: Collection) -> _Json:
         f"/collections/{named}/items": _get(
             f"get{name}Items" if named is Collection.COUNTS else f"get{name}",
             about.description,
-            _features_as(_FORMS_OF_COUNTS if named is Collection.COUNTS else formats.ITEMS),
+            _features_as(formats.ITEMS),
             [*parameters, _ref("parameters", "bom")],
-            form="f-counts" if named is Collection.COUNTS else "f-items",
+            form="f-items",
         ),
-        **(
-            {}
-            if named is Collection.COUNTS
-            else {
-                f"/collections/{named}/download": _get(
-                    f"download{name}",
-                    f"All {named} that match, as a file",
-                    _features_as(formats.DOWNLOADS),
-                    [*conditions, _ref("parameters", "bom")],
-                    form="f-download",
-                )
-            }
+        f"/collections/{named}/download": _get(
+            f"download{name}",
+            f"All {named} that match, as a file",
+            _features_as(formats.DOWNLOADS),
+            [*conditions, _ref("parameters", "bom")],
+            form="f-download",
         ),
         **{
             f"/collections/{named}/{resource}": _get(
@@ -301,7 +292,6 @@ def _parameters(city: CityOnPage, default_limit: int, maximum_limit: int) -> _Js
             "f", {"type": "string", "enum": ["json", "html", "csv"]}, "The form of the counts."
         ),
         "f-items": _query("f", _names(formats.ITEMS), "The format of the features."),
-        "f-counts": _query("f", _names(_FORMS_OF_COUNTS), "The format of the features."),
         "f-download": _query("f", _names(formats.DOWNLOADS), "The format of the file."),
     }
 

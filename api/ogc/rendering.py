@@ -22,7 +22,7 @@ from api.ogc.crs import Crs
 from api.ogc.documents import JSON, time_stamp
 from api.ogc.formats import CSV, GEOJSON, GEOJSON_SEQ, Format
 from inventory.feature_files import BYTE_ORDER_MARK, csv_text, write_features
-from inventory.feature_tables import LAYERS, feature_batch, feature_rows, parsed
+from inventory.feature_tables import Layer, feature_batch, feature_rows, parsed
 from inventory.store.feature_pages import Page
 from inventory.store.features import CityOnPage, Collection
 
@@ -62,7 +62,7 @@ def head(
             link(with_query(address, changed_query(request, f=other.name)), "alternate", other.media_type,
                  f"This page as {other.title}")
             for other in formats.LINKED
-            if other is not form and not (collection is Collection.COUNTS and other.name in ("csv", "flatgeobuf"))
+            if other is not form
         ),
         link(root, "collection", JSON, "Its collection"),
     ]  # fmt: skip
@@ -104,7 +104,7 @@ def as_file(city: CityOnPage, what: str, form: Format) -> dict[str, str]:
 
 def body(
     form: Format,
-    collection: Collection,
+    layer: Layer,
     texts: Iterable[bytes],
     *,
     head: dict[str, Any],
@@ -113,6 +113,7 @@ def body(
     """The body of an answer, as it comes.
 
     Args:
+        layer: what of the features a table has.
         texts: Features, with the format's own separator between.
         head: of a FeatureCollection; other formats leave it to the headers.
         spreadsheet: a CSV for spreadsheets: with a byte order mark, and no formulas.
@@ -122,8 +123,8 @@ def body(
     if form is GEOJSON_SEQ:
         return (_RECORD.encode() + text + b"\n" for text in texts)
     if form is CSV:
-        return _csv(collection, texts, spreadsheet=spreadsheet)
-    return _file(form, collection, texts)
+        return _csv(layer, texts, spreadsheet=spreadsheet)
+    return _file(form, layer, texts)
 
 
 def _geojson(texts: Iterable[bytes], head: dict[str, Any]) -> Iterator[bytes]:
@@ -135,16 +136,15 @@ def _geojson(texts: Iterable[bytes], head: dict[str, Any]) -> Iterator[bytes]:
     yield (b"]}" if before == b",\n" else before + b"]}")
 
 
-def _csv(collection: Collection, texts: Iterable[bytes], *, spreadsheet: bool) -> Iterator[bytes]:
-    layer = LAYERS[collection]
+def _csv(layer: Layer, texts: Iterable[bytes], *, spreadsheet: bool) -> Iterator[bytes]:
     mark = BYTE_ORDER_MARK if spreadsheet else ""
     yield (mark + csv_text([layer.csv_header])).encode()
     for text in texts:
         yield csv_text(feature_rows(layer, parsed(text)), spreadsheet=spreadsheet).encode()
 
 
-def _file(form: Format, collection: Collection, texts: Iterable[bytes]) -> Iterator[bytes]:
-    layer, whole = LAYERS[collection], io.BytesIO()
+def _file(form: Format, layer: Layer, texts: Iterable[bytes]) -> Iterator[bytes]:
+    whole = io.BytesIO()
     batches = pa.RecordBatchReader.from_batches(
         layer.schema, [feature_batch(layer, parsed(text)) for text in texts]
     )

@@ -3,7 +3,10 @@
 import csv
 import io
 from datetime import date
+from pathlib import Path
 
+import geopandas
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,8 +68,33 @@ def test_their_schema_has_the_citys_own_columns(service: Service) -> None:
     feature = service.get(ITEMS).json()["features"][0]
     assert set(schema) - {"id", "geom"} == set(feature["properties"])
     assert schema["tree_count"]["type"] == "integer"
-    assert service.get(f"{ITEMS}?f=flatgeobuf").status_code == 400
-    assert service.get("/cities/town/collections/counts/download?f=gpkg").status_code == 404
+
+
+@pytest.mark.parametrize("form", ["gpkg", "flatgeobuf", "geojson", "geojsonseq"])
+@pytest.mark.parametrize("path", [ITEMS, "/cities/town/collections/counts/download"])
+def test_programs_open_them_in_every_format(service: Service, tmp_path: Path, path: str, form: str) -> None:
+    suffix = {"flatgeobuf": "fgb", "geojsonseq": "geojsonl"}.get(form, form)
+    file = tmp_path / f"counts.{suffix}"
+    file.write_bytes(service.get(f"{path}?f={form}&datetime=2025-12-31").content)
+    table = geopandas.read_file(file).set_index("code").sort_index()
+    told = {
+        each["properties"]["code"]: each["properties"]
+        for each in service.get(f"{ITEMS}?datetime=2025-12-31").json()["features"]
+    }
+    assert list(table.index) == sorted(told)
+    assert table.crs.to_epsg() == 4326
+    for code, row in table.iterrows():
+        known = told[str(code)]
+        assert [None if pandas.isna(row[name]) else row[name] for name in ("tree_count", "tree_coverage")] == [
+            known["tree_count"], known["tree_coverage"],
+        ]  # fmt: skip
+
+
+def test_as_a_table_they_have_a_column_for_each_of_theirs(service: Service) -> None:
+    lines = service.get(f"{ITEMS}?f=csv&bom=false").text.splitlines()
+    header = next(csv.reader(lines))
+    assert {"code", "as_of", "tree_count", "tree_low", "tree_basis", "WKT"} <= set(header)
+    assert len(lines) == 1 + len(service.get(ITEMS).json()["features"])
 
 
 def test_rows_are_told_apart_by_what_is_asked(service: Service) -> None:
