@@ -153,12 +153,12 @@ resources:
         id_field: id
         table: {table}
         geom_field: geom
-        count: {count}
+        count: false
 """
 
 
 @contextmanager
-def pygeoapi(database_url: str, workers: int, *, count: bool) -> Iterator[Server]:
+def pygeoapi(database_url: str, workers: int) -> Iterator[Server]:
     """pygeoapi over the rival's table, under gunicorn."""
     python = peers_python("servers")
     at = urlsplit(database_url)
@@ -175,7 +175,6 @@ def pygeoapi(database_url: str, workers: int, *, count: bool) -> Iterator[Server
                 user=at.username,
                 schema=SCHEMA,
                 table=TABLE,
-                count=str(count).lower(),
             )
         )
         environment = {**os.environ, "PYGEOAPI_CONFIG": str(config), "PYGEOAPI_OPENAPI": str(described)}
