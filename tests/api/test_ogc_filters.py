@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import cql2
 import pytest
@@ -187,3 +188,67 @@ def test_schemas_say_what_features_hold(service: Service, collection: str) -> No
     for feature in features:
         for name, value in feature["properties"].items():
             assert value is None or isinstance(value, kinds[schema["properties"][name]["type"]]), name
+
+
+# --- as QGIS opens a layer and filters it -------------------------------------------------------------------------
+
+_ALL_FOUR = {
+    "http://www.opengis.net/spec/ogcapi-features-3/1.0/conf/filter",
+    "http://www.opengis.net/spec/ogcapi-features-3/1.0/conf/features-filter",
+    "http://www.opengis.net/spec/cql2/1.0/conf/basic-cql2",
+    "http://www.opengis.net/spec/cql2/1.0/conf/cql2-text",
+}
+
+
+def test_replay_of_the_requests_by_which_qgis_opens_a_layer_and_pushes_filters_down(service: Service) -> None:
+    """QGIS 3.44 and newer (src/providers/wfs/oapif/qgsoapifprovider.cpp, init), in its order, by its own links."""
+    get = service.client.get
+    landing = get("/cities/town", headers={"Accept": "application/json"}).json()
+    link = {one["rel"]: one["href"] for one in landing["links"] if one.get("type") != "text/html"}
+    described = get(
+        link["service-desc"],
+        headers={"Accept": "application/vnd.oai.openapi+json;version=3.0, application/json"},
+    ).json()
+    limit = described["components"]["parameters"]["limit"]["schema"]
+    page_size = min(max(1_000, limit["default"]), limit["maximum"])
+    equalities = {
+        one["name"]
+        for one in described["paths"]["/collections/assets/items"]["get"]["parameters"]
+        if one.get("in") == "query" and one.get("style") == "form" and one.get("explode") is False
+    }
+    assert {"verified", "width_m"} <= equalities
+    address = f"{link['data'].partition('?')[0]}/assets"
+    collection = get(address).json()
+    assert collection["itemCount"] == 4
+    assert set(get(link["conformance"]).json()["conformsTo"]) >= _ALL_FOUR
+    queryables = get(f"{address}/queryables", headers={"Accept": "application/schema+json"}).json()[
+        "properties"
+    ]
+    geometry = next(
+        name
+        for name, one in queryables.items()
+        if one.get("$ref", "").startswith("https://geojson.org/schema/")
+    )
+    assert len(get(f"{address}/items?limit=10").json()["features"]) == 4
+    assert "POST" not in service.client.options(f"{address}/items").headers["allow"]
+    schema = next(one["href"] for one in collection["links"] if one["rel"].endswith("/rel/ogc/1.0/schema"))
+    fields = get(schema, headers={"Accept": "application/schema+json"}).json()["properties"]
+    assert fields["first_seen"]["format"] == "date-time"
+    assert {"class", "status", "width_m"} <= set(fields) & set(queryables)
+
+    # A layer's own filter with an expression of the user, in its dialect, and what is in view.
+    stated = (
+        '(("class" = \'tree\') AND ((NOT ("verified" = true)))) AND '
+        "((\"first_seen\" < TIMESTAMP('2026-01-02T03:04:05.000Z')) AND "
+        f"(S_INTERSECTS({geometry},BBOX(100,22,100.3,22.3))))"
+    )
+    asked = f"filter={quote(stated)}&filter-lang=cql2-text&limit={page_size}&bbox=-180,-90,180,90"
+    page = get(
+        f"{address}/items?{asked}", headers={"Accept": "application/geo+json, application/json"}
+    ).json()
+    assert sorted(one["id"] for one in page["features"]) == ["a00001", "a00002", "a00006"]
+    # Without a server that filters it would send equalities, and dates of the calendar's ends.
+    plain = get(
+        f"{address}/items?verified=true&datetime=0000-01-01T00:00:00Z/9999-12-31T00:00:00Z&limit={page_size}"
+    )
+    assert plain.status_code == 200
