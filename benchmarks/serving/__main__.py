@@ -8,8 +8,8 @@ plain table of the same database: primary key, GiST index, clustered by place, v
 with one and with two processes; the faster counts. Prints, ours ÷ theirs in throughput where a name says ``vs``:
 
 - ``items_vs_tipg``, ``feature_vs_tipg`` (and ``_vs_pygeoapi``): pages of 1,000 in boxes that hold from a thousandth to
-  a tenth of all (``items_small``: in the smallest of these alone), and single features, at 16 connections;
-  ``…_p99_ms`` ours and the rival's;
+  all of the assets, each scale alike (``items_small``: in the smallest of these alone), and single features, at 16
+  connections; ``…_p99_ms`` ours and the rival's;
 - ``tiles_vs_tipg``: 200 tiles of zooms 8 to 18, each asked for once; ``tile_bytes_most``;
 - ``polygon_count_ms``, ``polygon_count_vs_postgis``, ``polygon_count_vs_subdivide``: 500 vertices, about a third
   inside, by HTTP from the request to the answer with coverage and interval, beside the bare query; the rival by

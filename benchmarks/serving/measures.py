@@ -27,10 +27,8 @@ from inventory.counting import count
 from inventory.store.database import Database
 
 CONNECTIONS = 16
-BOX_SHARES = (1 / 1000, 1 / 10)
-"""Of all assets in a box, from and to: as often between a thousandth and a hundredth as between that and a tenth.
-
-Of larger boxes tipg answers one in minutes where sixteen ask: it counts all matches each time."""
+BOX_SHARES = (1 / 1000, 1)
+"""Of all assets in a box, from and to; each scale alike, as a map asks while it is zoomed out."""
 TILES = 200
 ZOOMS = range(8, 19)
 STREAMED = 1_000_000

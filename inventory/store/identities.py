@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -106,8 +107,12 @@ def reanchor(connection: Connection, city: City, class_name: str, surveys: Seque
 
 _OF_HITS = """
     SELECT id, anchor FROM urban_inventory.asset
-    WHERE city_id = %(city)s AND class = %(class)s AND anchor BETWEEN %(least)s AND %(greatest)s
+    WHERE city_id = %(city)s AND class = %(class)s AND
 """
+_AMONG, _BETWEEN = "anchor = ANY(%(among)s)", "anchor BETWEEN %(least)s AND %(greatest)s"
+_AMONG_FROM_GAPS = 4
+"""Where observations are further apart than this on average, those between them are not worth reading."""
+_LAST_ANCHOR = text("SELECT coalesce(max(anchor), 0) FROM urban_inventory.asset WHERE city_id = :city")
 # What a decision verified goes on under its id while the imagery that showed it is withdrawn.
 _OF_DECISIONS = text(
     """
@@ -192,14 +197,10 @@ def _anchored(
     ids, rows, are_names = _from_before(connection, city, before, folded, since)
     settled = frozenset(ids.tolist()) if are_names else frozenset()
     parameters = {"city": city.id, "class": class_name}
-    hits = folded.hit_observation
-    if len(hits):
-        bounds = {"least": int(hits.min()), "greatest": int(hits.max())}
-        kinds = {"id": pa.int64(), "anchor": pa.int64()}
-        anchors = read_rows(connection, _OF_HITS, {**parameters, **bounds}, kinds)
-        track = Lookup(hits, folded.hit_track)(anchors["anchor"])
-        ids = np.concatenate([ids, anchors["id"][track >= 0]])
-        rows = np.concatenate([rows, track[track >= 0]])
+    anchors = _anchors_among(connection, city, class_name, folded.hit_observation)
+    track = Lookup(folded.hit_observation, folded.hit_track)(anchors["anchor"])
+    ids = np.concatenate([ids, anchors["id"][track >= 0]])
+    rows = np.concatenate([rows, track[track >= 0]])
     decided = np.flatnonzero((key < 0) & folded.decided & folded.stands)
     if len(decided):
         found = connection.execute(_OF_DECISIONS, {**parameters, "decisions": (-key[decided]).tolist()}).all()
@@ -211,6 +212,24 @@ def _anchored(
     first = np.ones(len(ids), bool)
     first[1:] = (ids[1:] != ids[:-1]) | (rows[1:] != rows[:-1])
     return Anchored(asset_id=ids[first], track=rows[first]), settled
+
+
+def _anchors_among(
+    connection: Connection, city: City, class_name: str, observations: Integers
+) -> dict[str, Integers]:
+    """Columns ``id`` and ``anchor`` of the assets anchored in these observations, and perhaps in others."""
+    last = connection.execute(_LAST_ANCHOR, {"city": city.id}).scalar_one()
+    # Nothing is anchored yet in what came since: in a first survey, in none.
+    known = observations[observations <= last]
+    if not len(known):
+        return {"id": known, "anchor": known}
+    asked: dict[str, Any] = {"city": city.id, "class": class_name}
+    if len(known) * _AMONG_FROM_GAPS < int(known.max()) - int(known.min()):
+        query, asked["among"] = _OF_HITS + _AMONG, known.tolist()
+    else:
+        query = _OF_HITS + _BETWEEN
+        asked |= {"least": int(known.min()), "greatest": int(known.max())}
+    return read_rows(connection, query, asked, {"id": pa.int64(), "anchor": pa.int64()})
 
 
 def _from_before(
