@@ -2,7 +2,7 @@
 
 Ids follow the ground that was surveyed, so that those of a box lie together, and where is not known beforehand: walking
 all ids to find them, or collecting all of the box to sort them, takes most of a second for a part of a large city. An
-index tells of each square, a hundredth of a degree wide, which id comes next in it. Squares are read in that order, and
+index tells of each square, a fiftieth of a degree wide, which id comes next in it. Squares are read in that order, and
 no more of them once the page is full and no other square has an id that belongs on it.
 """
 
@@ -19,7 +19,7 @@ from inventory.store.features import Box
 
 _SQUARES_MOST = 20_000
 """Of more squares the next ids are not asked for."""
-_SQUARES_A_DEGREE, _ROW = 100, 36_000
+_SQUARES_A_DEGREE, _ROW = 50, 18_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

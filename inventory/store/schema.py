@@ -448,8 +448,8 @@ def _state_columns(*, commented: bool = False) -> list[Column[Any]]:
     return columns
 
 
-SQUARE_OF_PLACE = "(floor(ST_X(geom) * 100)::integer * 36000 + floor(ST_Y(geom) * 100)::integer)"
-"""The hundredth of a degree that holds a place, by number; read by ``asset_pages.py``."""
+SQUARE_OF_PLACE = "(floor(ST_X(geom) * 50)::integer * 18000 + floor(ST_Y(geom) * 50)::integer)"
+"""The fiftieth of a degree that holds a place, by number; read by ``asset_pages.py``."""
 
 asset_state = Table(
     "asset_state",
