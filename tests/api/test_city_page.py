@@ -1,5 +1,7 @@
 """The page of a city in a real browser: its map shows tiles, and everything on it can be asked about."""
 
+import base64
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -171,3 +173,31 @@ def test_a_row_of_the_table_shows_its_area(service: Service, shown: Shown) -> No
     assert shown.page.evaluate(f"() => {MAP}.getCenter().toArray()") == pytest.approx(
         [100.075, 22.05], abs=0.01
     )
+
+
+def test_imagery_lies_under_rings_when_it_is_asked_for_and_is_remembered(
+    service: Service, shown: Shown
+) -> None:
+    # The town's scene has no file: what stands for its tiles is a picture of one pixel.
+    pixel = base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+    )
+    tiles = re.compile(r"/imagery/tiles/WebMercatorQuad/\d+/")
+    shown.page.route(tiles, lambda route: route.fulfill(body=pixel, content_type="image/png"))
+    opacity = f"() => {MAP}.getPaintProperty('assets', 'circle-opacity')"
+    has_imagery = f"() => Boolean({MAP}.getLayer('imagery'))"
+    shown.open(f"{service.url}/cities/town")
+    assert not shown.page.evaluate(has_imagery)
+    filled = shown.page.evaluate(opacity)
+    shown.page.check("#imagery")
+    shown.page.wait_for_function(has_imagery)
+    shown.settle()
+    assert any(tiles.search(one) for one in shown.asked)
+    assert shown.page.evaluate(opacity) < filled / 2
+    shown.page.reload()
+    shown.page.wait_for_selector("#inventory[data-ready=yes]", timeout=30_000)
+    assert shown.page.evaluate(has_imagery)
+    assert shown.page.evaluate(opacity) < filled / 2
+    shown.page.uncheck("#imagery")
+    shown.page.wait_for_function(f"() => !{MAP}.getLayer('imagery')")
+    assert shown.page.evaluate(opacity) == filled

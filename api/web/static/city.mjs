@@ -227,7 +227,8 @@ function remember() {
 async function redraw() {
   remember();
   element("details").hidden = true;
-  await Promise.all([drawCounts(), ...(state.map ? [drawPlaces(), drawFeatures(), drawImagery()] : [])]);
+  await Promise.all([drawCounts(), ...(state.map ? [drawPlaces(), drawFeatures()] : [])]);
+  if (state.map) await drawImagery();
 }
 
 async function start() {

@@ -7,6 +7,10 @@ const EMPTY = { type: "FeatureCollection", features: [] };
 // Pixels across an object of one metre at zoom 22, at the equator: 512-pixel tiles of the web's Mercator.
 const PIXELS_A_METRE_AT_22 = 2 ** 22 / 78271.517;
 
+const OVER_GROUND = 0.72;
+// Over imagery things are rings, so that one sees what was counted.
+const OVER_IMAGERY = 0.12;
+
 // How one thing is drawn: as wide as it is, and never less than a dot.
 export function circlePaint(box) {
   const middle = (box[1] + box[3]) / 2;
@@ -20,7 +24,7 @@ export function circlePaint(box) {
       "case", ["==", ["get", "verified"], true], "#0b4f8a",
       ["==", ["get", "status"], "doubtful"], "#d98a00", "#2f8f5b",
     ],
-    "circle-opacity": 0.72,
+    "circle-opacity": OVER_GROUND,
     "circle-stroke-width": 1,
     "circle-stroke-color": "#ffffff",
   };
@@ -73,6 +77,9 @@ export function show(map, source, collection) {
 export function showImagery(map, address) {
   if (map.getLayer("imagery")) map.removeLayer("imagery");
   if (map.getSource("imagery")) map.removeSource("imagery");
+  for (const layer of ["assets", "points"]) {
+    if (map.getLayer(layer)) map.setPaintProperty(layer, "circle-opacity", address ? OVER_IMAGERY : OVER_GROUND);
+  }
   if (!address) return;
   map.addSource("imagery", { type: "raster", url: address, tileSize: 512 });
   map.addLayer({ id: "imagery", type: "raster", source: "imagery" }, map.getLayer("borders") ? "borders" : "polygons");
