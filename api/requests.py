@@ -58,9 +58,12 @@ async def refuse_unknown_parameters(request: Request) -> None:
     Raises:
         CallerError: a query parameter that the route does not have; names it and those there are.
     """
-    if "\0" in request.url.path or any("\0" in value for value in request.query_params.values()):
+    with_nul = [name for name, value in request.query_params.multi_items() if "\0" in value]
+    if with_nul or "\0" in request.url.path:
         # The database's text cannot hold it, and no name of ours does.
-        raise CallerError("the address has a NUL in it", do="Leave it out.")
+        raise CallerError(
+            "the address has a NUL in it", where=with_nul[0][:64] if with_nul else None, do="Leave it out."
+        )
     route: Any = request.scope.get("route")
     known = _declared(route.dependant) | _ALWAYS_KNOWN if hasattr(route, "dependant") else _ALWAYS_KNOWN
     more: Callable[[Request], frozenset[str]] | None = getattr(

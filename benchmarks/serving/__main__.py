@@ -42,6 +42,7 @@ _MEASURES: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "polygons": measures.polygon_counts,
     "areas": measures.area_counts,
     "items": measures.items,
+    "features": measures.features,
     "tiles": measures.tiles,
     "stream": measures.stream,
     "bulk": measures.to_postgis,

@@ -27,6 +27,7 @@ from inventory.counting import count
 from inventory.store.database import Database
 
 CONNECTIONS = 16
+_ITEMS = f"/cities/{CODE}/collections/assets/items"
 BOX_SHARES = (1 / 1000, 1)
 """Of all assets in a box, from and to; each scale alike, as a map asks while it is zoomed out."""
 TILES = 200
@@ -142,31 +143,28 @@ class _statements_timed(AbstractContextManager[None]):
 
 
 def items(bench: Bench) -> dict[str, Any]:
-    """Pages of 1,000 in boxes of every size that maps ask for, and in small ones alone; single features."""
-    ids, lon_lat = bench.rival.sample(2_000, bench.seed)
-    random = np.random.default_rng(bench.seed)
-    shares = np.exp(random.uniform(*np.log(BOX_SHARES), 200))
+    """Pages of 1,000 in boxes of every size that maps ask for."""
+    _, lon_lat = bench.rival.sample(2_000, bench.seed)
+    shares = np.exp(np.random.default_rng(bench.seed).uniform(*np.log(BOX_SHARES), 200))
     boxes = [_box(lon_lat, centre, share) for centre, share in zip(lon_lat, shares, strict=False)]
+    return _pages(bench, "items", boxes)
+
+
+def features(bench: Bench) -> dict[str, Any]:
+    """Pages of 1,000 in small boxes alone, and single features."""
+    ids, lon_lat = bench.rival.sample(2_000, bench.seed)
     small = [_box(lon_lat, centre, BOX_SHARES[0]) for centre in lon_lat[:200]]
-    root = f"/cities/{CODE}/collections/assets/items"
-    pages = _both(
-        bench,
-        [f"{root}?limit=1000&bbox={box}" for box in boxes],
-        "items?limit=1000&bbox={}",
-        boxes,
-    )
-    near = _both(
-        bench,
-        [f"{root}?limit=1000&bbox={box}" for box in small],
-        "items?limit=1000&bbox={}",
-        small,
-    )
-    single = _both(bench, [f"{root}/{one}" for one in ids], "items/{}", ids)
+    single = _both(bench, [f"{_ITEMS}/{one}" for one in ids], "items/{}", ids)
     return {
-        **{name.format("items"): value for name, value in pages.items()},
-        **{name.format("items_small"): value for name, value in near.items()},
+        **_pages(bench, "items_small", small),
         **{name.format("feature"): value for name, value in single.items()},
     }
+
+
+def _pages(bench: Bench, told: str, boxes: Sequence[str]) -> dict[str, Any]:
+    ours = [f"{_ITEMS}?limit=1000&bbox={box}" for box in boxes]
+    found = _both(bench, ours, "items?limit=1000&bbox={}", boxes)
+    return {name.format(told): value for name, value in found.items()}
 
 
 def _box(lon_lat: NDArray[np.float64], centre: NDArray[np.float64], share: float) -> str:
