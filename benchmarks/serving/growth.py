@@ -20,7 +20,7 @@ from benchmarks.serving.__main__ import measure, new_home
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 ONLY = ("polygons", "areas", "features", "tiles", "bulk")
-ROUNDS, SECONDS, SEED = 3, 8.0, 1
+ROUNDS, SECONDS, SEED = 1, 8.0, 1
 # Panel: its unit, and its lines: (what it is called, the figure, divided or multiplied by a ratio to be the rival's).
 _PANELS: dict[str, tuple[str, tuple[tuple[str, str, str | None], ...]]] = {
     "Counting in a polygon": (
