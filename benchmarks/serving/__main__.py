@@ -92,9 +92,9 @@ def measure(
     with open_database(home) as database:
         outcome: dict[str, Any] = {}
         if is_new:
-            seconds = make_city(database, assets, seed)
-            outcome["bulk_write_per_s"] = round(assets / seconds)
-            print(f"recorded in {seconds:.1f} s", file=sys.stderr)
+            recording_s = make_city(database, assets, seed)
+            outcome["bulk_write_per_s"] = round(assets / recording_s)
+            print(f"recorded in {recording_s:.1f} s", file=sys.stderr)
         with open_cluster(home / "postgres") as cluster:
             url = cluster.owner_url.replace("+psycopg", "")
         rival = Rival(url, make=is_new)
