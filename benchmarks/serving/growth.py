@@ -102,7 +102,7 @@ def draw(found: Sequence[dict[str, Any]], path: Path) -> None:
             at = [(one["assets"], _value(one, figure_name, ratio)) for one in found if figure_name in one]
             panel.plot(*zip(*at, strict=True), "o-" if is_ours else "s--", markersize=4, label=name)
         panel.set(title=title, xlabel="assets of the city", ylabel=unit, xscale="log", yscale="log")
-        panel.legend(fontsize=8, framealpha=0.9)
+        panel.legend(fontsize=8, framealpha=0.75)
     figure.savefig(path, metadata={"Date": None})
 
 
