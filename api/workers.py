@@ -89,6 +89,10 @@ class _Supervisor(Multiprocess):
         self.is_interrupted = True
 
     def keep_subprocess_alive(self) -> None:
+        for process in self.processes:
+            # Held by its process alone, it ends with it: otherwise one that dies before it has answered is waited
+            # for as long as one that hangs.
+            process.child_conn.close()
         before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
         for gone in before - {process.pid for process in self.processes}:

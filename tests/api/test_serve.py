@@ -135,6 +135,17 @@ def test_a_process_that_dies_is_replaced_and_none_outlives_the_program(installat
         until(lambda: not any(map(is_there, left)))
 
 
+def test_a_process_that_dies_while_it_starts_is_replaced_as_soon(installation: None) -> None:
+    with serving(workers=2) as (address, supervisor):
+        # Not yet able to answer its supervisor, which asks the first of them first.
+        until(lambda: len(workers_of(supervisor)) == 2)
+        lost = workers_of(supervisor)[0]
+        time.sleep(0.7)
+        lost.kill()
+        until(lambda: len([one for one in workers_of(supervisor) if one.pid != lost.pid]) == 2)
+        assert httpx.get(f"{address}cities", timeout=30).status_code == 200
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_it_says_on_stderr_what_it_answered(
     installation: None, monkeypatch: pytest.MonkeyPatch, form: str
