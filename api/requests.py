@@ -19,6 +19,7 @@ _Route = TypeVar("_Route", bound=Callable[..., Any])
 _ALWAYS_KNOWN = frozenset({"f", "token", "lang"})
 
 
+_KNOWN_PARAMETERS = "_known_parameters"
 _MORE_PARAMETERS = "_more_parameters"
 
 
@@ -65,7 +66,7 @@ async def refuse_unknown_parameters(request: Request) -> None:
             "the address has a NUL in it", where=with_nul[0][:64] if with_nul else None, do="Leave it out."
         )
     route: Any = request.scope.get("route")
-    known = _declared(route.dependant) | _ALWAYS_KNOWN if hasattr(route, "dependant") else _ALWAYS_KNOWN
+    known = _known(route)
     more: Callable[[Request], frozenset[str]] | None = getattr(
         getattr(route, "endpoint", None), _MORE_PARAMETERS, None
     )
@@ -76,6 +77,17 @@ async def refuse_unknown_parameters(request: Request) -> None:
         raise CallerError(
             f"unknown query parameter “{unknown[0][:64]}”", do=f"Parameters of this resource: {names}."
         )
+
+
+def _known(route: Any) -> frozenset[str]:
+    """What a route declares, looked through once."""
+    if not hasattr(route, "dependant"):
+        return _ALWAYS_KNOWN
+    known: frozenset[str] | None = getattr(route, _KNOWN_PARAMETERS, None)
+    if known is None:
+        known = _declared(route.dependant) | _ALWAYS_KNOWN
+        setattr(route, _KNOWN_PARAMETERS, known)
+    return known
 
 
 def _declared(dependant: Dependant) -> frozenset[str]:

@@ -74,6 +74,7 @@ class Figures:
         }
         self.under_way = held["requests_under_way"]
         self._held = held
+        self._noted: dict[str, int] = {}
         held["database_pool_size"].set(database.pool_size)
         build = Gauge(
             "build_info", "The program.", ["version"], name, registry=registry, multiprocess_mode="max"
@@ -84,9 +85,16 @@ class Figures:
 
     def note_held(self) -> None:
         """Notes what is held and waited for now: at each request, since other processes cannot ask."""
-        self._held["requests_placed"].set(self._room.taken)
-        self._held["requests_waiting"].set(self._room.waiting)
-        self._held["database_connections"].set(self._database.connections_in_use())
+        now = {
+            "requests_placed": self._room.taken,
+            "requests_waiting": self._room.waiting,
+            "database_connections": self._database.connections_in_use(),
+        }
+        for name, value in now.items():
+            # Writing one for other processes to read takes longer than all else here.
+            if value != self._noted.get(name):
+                self._held[name].set(value)
+        self._noted = now
         for status, number in self._room.refused.items():
             if number > self._refusals_noted[status]:
                 self._refused.labels(str(status)).inc(number - self._refusals_noted[status])

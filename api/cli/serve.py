@@ -17,7 +17,6 @@ from inventory.store.features import city_names
 
 # A slow caller may hold a connection so long; what runs when the program is told to stop gets as long.
 _IDLE_S = 30
-_HEADER_LIMIT_BYTES = 16 * 1024
 _MOST_WORKERS = 4
 _CONCURRENT = 2_000
 """Connections: what is answered at once, and who waits, is for the settings to say (``api/admission.py``)."""
@@ -65,6 +64,7 @@ def serve_on(listener: socket.socket, settings: Settings, database: Database) ->
 
     from api import workers
     from api.app import create_app
+    from api.limited_head import LimitedHead
     from api.watching import log_requests
 
     log_requests(sys.stderr, settings.log_format)
@@ -75,8 +75,7 @@ def serve_on(listener: socket.socket, settings: Settings, database: Database) ->
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,
-        "http": "h11",
-        "h11_max_incomplete_event_size": _HEADER_LIMIT_BYTES,
+        "http": LimitedHead,
         "limit_concurrency": _CONCURRENT,
         "timeout_keep_alive": _IDLE_S,
         "timeout_graceful_shutdown": _IDLE_S,

@@ -14,7 +14,7 @@ from api.negotiation import wants_html
 from api.ogc import formats, parameters, rendering
 from api.ogc.area_counts import layer_of, with_counts
 from api.ogc.conditions import Conditions, queryables_asked
-from api.ogc.crs import CRS84, Crs, in_crs, in_crs_text, read_crs
+from api.ogc.crs import CRS84, LON_LAT, Crs, in_crs, in_crs_text, read_crs
 from api.ogc.documents import GEOJSON, HTML, JSON, collection_named
 from api.ogc.formats import Format
 from api.requests import Installation, Store, takes_also, today_in
@@ -160,18 +160,24 @@ def item(
     """One feature by its id; the id of an asset that is an alias gives the asset it stands for."""
     named = collection_named(collection)
     as_page = wants_html(request)
-    with store.transaction(read_only=True) as connection:
-        shown = features.city_on_page(connection, city, alone=not as_page)
-        answered_in = read_crs(crs, shown, "crs")
-        today = today_in(shown.time_zone)
-        text = features.text_of(connection, shown, named, feature, today)
-        if named is Collection.COUNTS:
-            of_today = Wanted(local_dates=(today, today))
-            (text,) = with_counts(connection, shown, of_today, iter([text]), ",\n")
-        if not as_page and answered_in.is_lon_lat:
-            keep(request, text)
-        (document,) = in_crs(parsed(text), answered_in)
-    root = f"{city_url(request, shown.code)}/collections/{named}"
+    answered_in, shown = LON_LAT, None
+    if crs is None and not as_page and named is not Collection.COUNTS:
+        # What is asked for most is the text alone.
+        with store.statement() as connection:
+            text = features.text_of(connection, city, named, feature)
+    else:
+        with store.transaction(read_only=True) as connection:
+            shown = features.city_on_page(connection, city, alone=not as_page)
+            answered_in = read_crs(crs, shown, "crs")
+            text = features.text_of(connection, city, named, feature)
+            if named is Collection.COUNTS:
+                today = today_in(shown.time_zone)
+                of_today = Wanted(local_dates=(today, today))
+                (text,) = with_counts(connection, shown, of_today, iter([text]), ",\n")
+    if not as_page and answered_in.is_lon_lat:
+        keep(request, text)
+    (document,) = in_crs(parsed(text), answered_in)
+    root = f"{city_url(request, city)}/collections/{named}"
     address = f"{root}/items/{quote(str(document['id']), safe='')}"
     document["links"] = [
         link(address, "self", GEOJSON, "This feature"),

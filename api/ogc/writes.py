@@ -18,7 +18,7 @@ from api.fresh import content_tag, is_named
 from api.links import base_url, city_url
 from api.ogc.crs import Crs, read_crs
 from api.ogc.documents import GEOJSON
-from api.requests import Installation, Store, read_body, today_in
+from api.requests import Installation, Store, read_body
 from detection.errors import CallerError, UrbanInventoryError
 from detection.taxonomy import ClassKind, shipped_taxonomy
 from inventory.dates import parse_instant
@@ -268,7 +268,7 @@ def _asset_now(store: Database, city: str, feature: str) -> _Known:
 
 
 def _text_now(connection: Connection, city: CityOnPage, feature: str) -> bytes:
-    return features.text_of(connection, city, Collection.ASSETS, feature, today_in(city.time_zone))
+    return features.text_of(connection, city.code, Collection.ASSETS, feature)
 
 
 # --- reading what was sent ----------------------------------------------------------------------------------

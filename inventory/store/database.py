@@ -45,6 +45,11 @@ class Patience(Enum):
     JOB = (0, 0)
 
 
+_HTTP_STATEMENT_MS, _HTTP_LOCK_MS = Patience.HTTP.value
+_SESSION = f"-c timezone=UTC -c statement_timeout={_HTTP_STATEMENT_MS} -c lock_timeout={_HTTP_LOCK_MS}"
+"""What holds where nothing else is said: for statements on their own (``Database.statement``)."""
+
+
 def _beginning(patience: Patience, read_only: bool) -> str:
     statement_ms, lock_ms = patience.value
     said = [
@@ -83,7 +88,7 @@ class Database:
             pool_timeout=pool_wait_s,
             # The driver begins nothing of its own: ``_BEGINNINGS`` does, in one way to the server and back.
             isolation_level="AUTOCOMMIT",
-            connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"},
+            connect_args={"connect_timeout": 10, "options": _SESSION},
         )
         event.listen(self._engine, "connect", _with_tidy_cursors)
         event.listen(self._engine, "checkin", _note_rest)
@@ -102,20 +107,37 @@ class Database:
             StoreBusy: a lock or an answer took longer than ``patience``; or it only reads, for a question
                 (``questions.py``) whose answer nobody waits for any more.
         """
-        question = asked_now() if read_only else None
+        with self._session(reading=read_only) as connection:
+            # Together: each way to the server and back counts where many ask at once.
+            connection.exec_driver_sql(_BEGINNINGS[patience, read_only])
+            yield connection
+
+    @contextmanager
+    def statement(self) -> Iterator[Connection]:
+        """For one statement that reads: a transaction by itself, without the ways to begin and to end one.
+
+        What follows it, if anything does, sees what others have written meanwhile.
+
+        Raises:
+            StoreUnreachable, StoreBusy: as a transaction that only reads, with the patience of ``Patience.HTTP``.
+        """
+        with self._session(reading=True) as connection:
+            yield connection
+
+    @contextmanager
+    def _session(self, *, reading: bool) -> Iterator[Connection]:
+        question = asked_now() if reading else None
         try:
             with self._engine.begin() as connection, ExitStack() as bound:
                 if question is not None:
                     bound.enter_context(question.reads_with(connection))
-                # Together: each way to the server and back counts where many ask at once.
-                connection.exec_driver_sql(_BEGINNINGS[patience, read_only])
                 yield connection
         except DBAPIError as error:
-            raise _translated(error, reading=read_only) from error
+            raise _translated(error, reading=reading) from error
         except psycopg.Error as error:
             # Of what is read without SQLAlchemy's help.
             wrapped = OperationalError if isinstance(error, psycopg.OperationalError) else DBAPIError
-            raise _translated(wrapped(None, None, error), reading=read_only) from error
+            raise _translated(wrapped(None, None, error), reading=reading) from error
         except PoolTimeout as error:
             raise StoreBusy(
                 "every connection to the database is in use", do="Try again in a moment."

@@ -12,6 +12,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 from weakref import WeakKeyDictionary
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
     ARRAY,
@@ -249,22 +250,45 @@ def _array(rows: Sequence[int]) -> str:
     return f"{{{','.join(map(str, rows))}}}"
 
 
-def text_of(
-    connection: Connection, city: CityOnPage, collection: Collection, public_id: str, on: date
-) -> bytes:
-    """One GeoJSON Feature by its public id: an asset as it is known now, an area as of a date.
+def text_of(connection: Connection, code: str, collection: Collection, public_id: str) -> bytes:
+    """One GeoJSON Feature by its public id: an asset as it is known now, an area as of today in its city.
 
-    An asset's id that became an alias of an older one finds that one (R7).
+    An asset's id that became an alias of an older one finds that one (R7). One statement, for a city that was asked
+    for before.
 
     Raises:
-        UnknownName: nothing has the id.
+        UnknownName: no city has the code, or nothing in it has the id.
     """
-    found = connection.execute(_TEXT_OF[collection], {"city": city.id, "id": public_id, "on": on}).scalar()
+    guessed = _NAMED.setdefault(connection.engine, {})
+    city = guessed.get(code)
+    found = None if city is None else _text_in(connection, city, collection, public_id)
+    if found is None:
+        city = city_on_page(connection, code, alone=True)
+        if len(guessed) >= _CITIES_KEPT:
+            guessed.clear()
+        guessed[code] = city
+        found = _text_in(connection, city, collection, public_id)
     if found is None:
         raise UnknownName(
             f"the collection “{collection}” has no feature “{public_id[:64]}”", do="See its items."
         )
-    return bytes(found.encode())
+    return found
+
+
+def _text_in(
+    connection: Connection, city: CityOnPage, collection: Collection, public_id: str
+) -> bytes | None:
+    """None also where the city is another one by now, or has another time zone."""
+    asked = {
+        "city": city.id, "code": city.code, "zone": city.time_zone, "id": public_id,
+        "on": datetime.now(ZoneInfo(city.time_zone)).date(),
+    }  # fmt: skip
+    found = connection.execute(_TEXT_OF[collection], asked).scalar()
+    return None if found is None else bytes(found.encode())
+
+
+_NAMED: WeakKeyDictionary[Engine, dict[str, CityOnPage]] = WeakKeyDictionary()
+"""Cities as they were called when they were read last: guesses, which ``_TEXT_OF`` checks."""
 
 
 def attributions(connection: Connection, code: str) -> list[tuple[str, str | None, str | None, int]]:
@@ -513,7 +537,7 @@ _QUERYABLES |= {(one, True): _QUERYABLES[one, False] for one in Collection if (o
 _ROW_OF = {
     Collection.ASSETS: """
         SELECT s.id FROM urban_inventory.asset_state s
-        WHERE s.city_id = :city AND s.valid_to IS NULL AND CAST(:on AS date) IS NOT NULL
+        WHERE s.city_id = :city AND s.valid_to IS NULL
           AND s.asset_id = (SELECT coalesce(a.alias_of, a.id) FROM urban_inventory.asset a
                             WHERE a.city_id = :city AND a.public_id = :id)
     """,
@@ -523,16 +547,16 @@ _ROW_OF = {
     """,
     Collection.SURVEYS: """
         SELECT u.id FROM urban_inventory.survey u
-        WHERE u.city_id = :city AND u.public_id = :id AND CAST(:on AS date) IS NOT NULL
+        WHERE u.city_id = :city AND u.public_id = :id
     """,
     Collection.DECISIONS: """
         SELECT d.id FROM urban_inventory.decision d
-        WHERE d.city_id = :city AND d.public_id = :id AND CAST(:on AS date) IS NOT NULL
+        WHERE d.city_id = :city AND d.public_id = :id
     """,
     # The number is compared as text: an id that is no number is unknown, not an error.
     Collection.OBSERVATIONS: """
         SELECT o.id FROM urban_inventory.observation o
-        WHERE o.city_id = :city AND CAST(:on AS date) IS NOT NULL
+        WHERE o.city_id = :city
           AND o.id = CASE WHEN :id ~ '^[1-9][0-9]{0,17}$' THEN CAST(:id AS bigint) END
     """,
 }
@@ -671,8 +695,14 @@ _TEXTS = {
     collection: text(f"SELECT string_agg(f.feature, :separator) FROM ({statement.text}) AS f (feature)")
     for collection, statement in _FEATURES.items()
 }
+_IS_CITY = """EXISTS (
+    SELECT FROM urban_inventory.city c
+    WHERE c.id = :city AND c.code = :code AND c.time_zone = :zone AND CAST(:on AS date) IS NOT NULL
+)"""
 # In one statement with the search for its row: each way to the server and back counts where many ask at once.
 _TEXT_OF = {
-    collection: text(statement.text.replace("CAST(:rows AS bigint[])", f"ARRAY({_ROW_OF[collection]})"))
+    collection: text(
+        statement.text.replace("CAST(:rows AS bigint[])", f"ARRAY({_ROW_OF[collection]} AND {_IS_CITY})")
+    )
     for collection, statement in _FEATURES.items()
 }
