@@ -22,6 +22,7 @@ from uvicorn.supervisors import Multiprocess
 from api.app import create_app
 from api.settings import Settings
 from api.watching import FIGURES_FOLDER, log_requests
+from inventory.memory import keep_freed_memory
 from inventory.store.database import Database
 
 _HUNG_AFTER_S = 60
@@ -38,6 +39,7 @@ class Worker:
 
     def __call__(self) -> FastAPI:
         """The application over a database of its own, open until the process ends."""
+        keep_freed_memory()
         threading.Thread(target=_end_with_parent, daemon=True).start()
         log_requests(sys.stderr, self.settings.log_format)
         return create_app(self.settings, Database(self.database_url, pool_size=self.settings.pool_size))

@@ -20,6 +20,7 @@ from api.cli import detection as detection_commands
 from api.cli import ingest as ingest_commands
 from api.cli import life as life_commands
 from detection.errors import UrbanInventoryError
+from inventory.memory import keep_freed_memory
 
 # In the order of --help: a first look, the main job, what follows it, the house.
 _ORDER = [
@@ -110,6 +111,7 @@ for _group in _GROUPS:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and leaves the process with its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
+    keep_freed_memory()
     sys.exit(run(given))
 
 

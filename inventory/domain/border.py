@@ -4,6 +4,7 @@ Points are tested against the edges of their own leaf, vectorised. Those nearer 
 go to GEOS, so that the answer is that of ``ST_Intersects``, to the last point.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,27 @@ class Border:
     crossed: Integers
     edge: Integers
     leaf: Integers
+
+    def parts(self, events: Integers, most: int) -> Iterator["Border"]:
+        """Its crossed leaves some at a time, in order; no leaf inside.
+
+        Args:
+            events: (m,) of each crossed leaf.
+            most: events of a part; a leaf with more is one by itself.
+        """
+        end, pairs = np.cumsum(events), np.searchsorted(self.leaf, np.arange(len(events) + 1))
+        first = 0
+        while first < len(end):
+            until = int(np.searchsorted(end, end[first] - events[first] + most, side="right"))
+            until = max(until, first + 1)
+            these = slice(pairs[first], pairs[until])
+            yield Border(
+                inside=self.inside[:0],
+                crossed=self.crossed[first:until],
+                edge=self.edge[these],
+                leaf=self.leaf[these] - first,
+            )
+            first = until
 
     def of(self, chosen: Bools) -> "Border":
         """That of some of the crossed leaves alone, (m,); no leaf inside."""

@@ -17,7 +17,7 @@ import shapely
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
-from inventory.domain.border import PolygonOverLeaves
+from inventory.domain.border import Border, PolygonOverLeaves
 from inventory.domain.evidence import NEVER, to_micros
 from inventory.domain.leaves import (
     NO_LEAVES,
@@ -34,6 +34,8 @@ from inventory.store.known import KnownCity
 from inventory.store.leaf_rows import PackedClass, fetched, packed_classes, write_leaves, write_list
 
 _PACK_ABOVE = 5_000
+_TESTED_AT_ONCE = 200_000
+"""Points of the leaves that a border crosses: arrays of more than 4 MB are new memory each time, in twice the time."""
 
 # --- packing ------------------------------------------------------------------------------------------------
 
@@ -163,14 +165,25 @@ def _count_class(connection: Connection, packed: PackedClass, over: PolygonOverL
     # Of the other leaves inside what they sum up to then is read, and not where.
     changing = border.inside[(leaves.newest[border.inside] > until) & (leaves.oldest[border.inside] <= until)]
     count += sum_of_kinds(packed.kinds(connection, changing), until)
+    for part in border.parts(leaves.events[border.crossed], _TESTED_AT_ONCE):
+        count += _count_crossed(connection, packed, over, part, until)
+    return count
+
+
+def _count_crossed(
+    connection: Connection, packed: PackedClass, over: PolygonOverLeaves, border: Border, until: int
+) -> Counted:
+    leaves = packed.leaves
     x, y = packed.places(connection, border.crossed)
     inside = over.contains_points(border, leaves, x, y)
     plain = (leaves.plain[border.crossed] > 0) & (leaves.newest[border.crossed] <= until)
     of_event = np.repeat(plain, leaves.events[border.crossed])
-    count += Counted(listed=int(np.count_nonzero(inside & of_event)), verified=0)
+    listed = int(np.count_nonzero(inside & of_event))
     changes = packed.changes(connection, border.crossed[~plain])[inside[~of_event]]
     happened = changes[changes["at"] <= until]
-    return count + Counted(listed=int(happened["listed"].sum()), verified=int(happened["verified"].sum()))
+    return Counted(
+        listed=listed + int(happened["listed"].sum()), verified=int(happened["verified"].sum())
+    )
 
 
 def sum_of_kinds(kinds: NDArray[Any], until: int) -> Counted:
