@@ -42,6 +42,7 @@ from sqlalchemy import text
 
 from inventory.decisions import NewDecision, decide
 from inventory.domain.evidence import DecisionKind
+from inventory.memory import keep_freed_memory
 from inventory.store.database import Database, Patience, open_database
 from tests.support.surveys import (
     FakeSurvey,
@@ -87,6 +88,8 @@ _PARTS: dict[str, tuple[tuple[str, str], ...]] = {
 
 def main() -> None:
     """Runs from the command line."""
+    # As the program does.
+    keep_freed_memory()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

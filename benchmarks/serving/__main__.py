@@ -35,6 +35,7 @@ from benchmarks.serving.city import make_city
 from benchmarks.serving.measures import Bench
 from benchmarks.serving.rival import Rival
 from benchmarks.serving.servers import ours
+from inventory.memory import keep_freed_memory
 from inventory.store.cluster import open_cluster
 from inventory.store.database import open_database
 
@@ -51,6 +52,8 @@ _MEASURES: dict[str, Callable[[Bench], dict[str, Any]]] = {
 
 def main() -> None:
     """Runs from the command line."""
+    # As the program does.
+    keep_freed_memory()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

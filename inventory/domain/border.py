@@ -340,28 +340,24 @@ def _handed_down(
     place = np.full(4 * int(cell.max()) + 4, -1, np.int64)
     known = quarter < len(place)
     place[quarter[known]] = np.flatnonzero(known)
+    to = place[(4 * cell[:, None] + np.arange(4)).ravel()]
+    rows = np.flatnonzero(to >= 0)
+    to, its = to[rows], edge[rows >> 2]
     west, south, side = cells.west_south_side()
-    low, high = np.minimum(begin, end), np.maximum(begin, end)
-    handed, edges = [], []
-    for which in range(4):
-        to = place[4 * cell + which]
-        rows = np.flatnonzero(to >= 0)
-        to, its = to[rows], edge[rows]
-        # One unit wider than the cell: rounding loses no edge.
-        w, s, width = west[to] - 1, south[to] - 1, side[to] + 2
-        near = (low[its, 0] <= w + width) & (high[its, 0] >= w)
-        near &= (low[its, 1] <= s + width) & (high[its, 1] >= s)
-        to, its, w, s, width = (part[near] for part in (to, its, w, s, width))
-        meets = _line_meets(begin[its], end[its], w, s, width)
-        handed.append(to[meets])
-        edges.append(its[meets])
-    return np.concatenate(handed), np.concatenate(edges)
+    # One unit wider than the cell: rounding loses no edge.
+    w, s, width = west[to] - 1, south[to] - 1, side[to] + 2
+    from_x, from_y, to_x, to_y = begin[its, 0], begin[its, 1], end[its, 0], end[its, 1]
+    near = (np.minimum(from_x, to_x) <= w + width) & (np.maximum(from_x, to_x) >= w)
+    near &= (np.minimum(from_y, to_y) <= s + width) & (np.maximum(from_y, to_y) >= s)
+    near &= _line_meets(from_x, from_y, to_x, to_y, w, s, width)
+    return to[near], its[near]
 
 
-def _line_meets(begin: Floats, end: Floats, west: Floats, south: Floats, side: Floats) -> Bools:
+def _line_meets(
+    from_x: Floats, from_y: Floats, to_x: Floats, to_y: Floats, west: Floats, south: Floats, side: Floats
+) -> Bools:
     """Whether the line through an edge has corners of the square on both sides, or nearly: the separating axis."""
-    along = end - begin
-    half = side / 2
-    across = along[:, 0] * (south + half - begin[:, 1]) - along[:, 1] * (west + half - begin[:, 0])
-    meets: Bools = np.abs(across) <= (np.abs(along[:, 0]) + np.abs(along[:, 1])) * half
+    run, rise, half = to_x - from_x, to_y - from_y, side / 2
+    across = run * (south + half - from_y) - rise * (west + half - from_x)
+    meets: Bools = np.abs(across) <= (np.abs(run) + np.abs(rise)) * half
     return meets

@@ -181,9 +181,7 @@ def _count_crossed(
     listed = int(np.count_nonzero(inside & of_event))
     changes = packed.changes(connection, border.crossed[~plain])[inside[~of_event]]
     happened = changes[changes["at"] <= until]
-    return Counted(
-        listed=listed + int(happened["listed"].sum()), verified=int(happened["verified"].sum())
-    )
+    return Counted(listed=listed + int(happened["listed"].sum()), verified=int(happened["verified"].sum()))
 
 
 def sum_of_kinds(kinds: NDArray[Any], until: int) -> Counted:

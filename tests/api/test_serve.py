@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from api.cli.app import run
 from api.cli.serve import listening_socket
+from api.limited_head import LIMIT_BYTES
 from inventory.errors import ConfigurationError
 from tests.support.database import ClonedDatabase
 
@@ -144,6 +146,29 @@ def test_a_process_that_dies_while_it_starts_is_replaced_as_soon(installation: N
         lost.kill()
         until(lambda: len([one for one in workers_of(supervisor) if one.pid != lost.pid]) == 2)
         assert httpx.get(f"{address}cities", timeout=30).status_code == 200
+
+
+def test_a_head_without_end_is_refused_and_one_that_comes_bit_by_bit_is_not(installation: None) -> None:
+    with serving(workers=1) as (address, _):
+        port = httpx.URL(address).port or 0
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as slow:
+            for part in ("GET /cities HT", "TP/1.1\r\nHo", "st: localhost\r", "\nConnection: close\r\n\r\n"):
+                slow.sendall(part.encode())
+                time.sleep(0.1)
+            assert slow.recv(100).startswith(b"HTTP/1.1 200")
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as endless:
+            endless.sendall(b"GET /cities HTTP/1.1\r\nHost: localhost\r\n")
+            sent = 0
+            try:
+                while not select.select([endless], [], [], 0)[0]:
+                    endless.sendall(b"X-More: " + b"x" * 1000 + b"\r\n")
+                    sent += 1010
+                    assert sent < 10 * LIMIT_BYTES
+                    time.sleep(0.01)
+                assert endless.recv(100).startswith(b"HTTP/1.1 400")
+            except ConnectionError:
+                # Closed with more of it under way.
+                pass
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -41,10 +41,15 @@ def make_events(lon: Any, lat: Any, at: int = 0) -> Events:
 def counted(polygon: shapely.Geometry, leaves: Leaves, begin: NDArray[np.int64], events: Events) -> int:
     over = PolygonOverLeaves(polygon)
     border = over.over(leaves)
-    rows = [np.arange(begin[one], begin[one + 1]) for one in border.crossed.tolist()]
-    near = by_latitude(events, begin).take(np.concatenate([np.empty(0, np.int64), *rows]))
-    inside = over.contains_points(border, leaves, near.lon + float(WEST), near.lat + float(SOUTH))
-    return int(leaves.listed[border.inside].sum()) + near.take(inside).sums(FOREVER).listed
+    found, met = int(leaves.listed[border.inside].sum()), []
+    for part in border.parts(leaves.events[border.crossed], 30):
+        met += part.crossed.tolist()
+        rows = [np.arange(begin[one], begin[one + 1]) for one in part.crossed.tolist()]
+        near = by_latitude(events, begin).take(np.concatenate(rows))
+        inside = over.contains_points(part, leaves, near.lon + float(WEST), near.lat + float(SOUTH))
+        found += near.take(inside).sums(FOREVER).listed
+    assert met == border.crossed.tolist()
+    return found
 
 
 def brute_force(polygon: shapely.Geometry, events: Events) -> int:
