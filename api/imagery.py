@@ -6,14 +6,14 @@ Like vector tiles they are kept for good by the addresses that TileJSON gives ou
 from typing import Annotated, Any
 
 import shapely
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.fresh import city_asked
 from api.links import city_url, with_query
 from api.ogc import parameters
 from api.ogc.tiles import GRID, KEPT_FOR_GOOD, attribution_html, require_grid
-from api.requests import Store, today_in
+from api.requests import Store, WholeNumber, json_alone, today_in
 from detection.errors import CallerError, UnknownName
 from detection.imagery.map_tiles import SIDES_PX, Picture
 from detection.taxonomy import shipped_taxonomy
@@ -24,6 +24,7 @@ from inventory.store.features import CityOnPage
 from inventory.tiling import attributions, named
 
 router = APIRouter(tags=["imagery"])
+_JSON_ALONE = [Depends(json_alone)]
 
 FIRST_ZOOM_OF_CITY = 10
 """From farther away a city is a speck, and each of its scenes would have to be opened for it."""
@@ -35,7 +36,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 _TILEJSON: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {"example": {"tilejson": "3.0.0", "tiles": []}}}}
 }
-_Side = Annotated[int, Query(alias="tile-size", description="Side in pixels: 256 or 512.")]
+_Side = Annotated[WholeNumber, Query(alias="tile-size", description="Side in pixels: 256 or 512.")]
 _Version = Annotated[str | None, Query(description="From TileJSON: the answer may be kept for good.")]
 _Datetime = Annotated[
     str | None, Query(description="As of the end of this local day.", examples=["2026-01-02"])
@@ -46,7 +47,10 @@ _Datetime = Annotated[
 
 
 @router.get(
-    "/cities/{city}/scenes/{scene}/tiles/{grid}/tilejson", responses=_TILEJSON, response_class=JSONResponse
+    "/cities/{city}/scenes/{scene}/tiles/{grid}/tilejson",
+    responses=_TILEJSON,
+    response_class=JSONResponse,
+    dependencies=_JSON_ALONE,
 )
 def scene_tilejson(
     request: Request, store: Store, city: str, scene: str, grid: str, side_px: _Side = 256
@@ -69,7 +73,12 @@ def scene_tilejson(
     )
 
 
-@router.get("/cities/{city}/imagery/tiles/{grid}/tilejson", responses=_TILEJSON, response_class=JSONResponse)
+@router.get(
+    "/cities/{city}/imagery/tiles/{grid}/tilejson",
+    responses=_TILEJSON,
+    response_class=JSONResponse,
+    dependencies=_JSON_ALONE,
+)
 def city_tilejson(
     request: Request, store: Store, city: str, grid: str, side_px: _Side = 256, datetime: _Datetime = None
 ) -> Response:
@@ -130,7 +139,8 @@ def _tilejson(
     response_class=Response,
 )
 def tile_of_scene(
-    request: Request, store: Store, city: str, scene: str, grid: str, zoom: int, row: int, column: int,
+    request: Request, store: Store, city: str, scene: str, grid: str,
+    zoom: WholeNumber, row: WholeNumber, column: WholeNumber,
     side_px: _Side = 256, v: _Version = None,
 ) -> Response:  # fmt: skip
     """A scene in a tile; what was not surveyed is transparent."""
@@ -155,7 +165,8 @@ def preview(request: Request, store: Store, city: str, scene: str) -> Response:
     "/cities/{city}/imagery/tiles/{grid}/{zoom}/{row}/{column}", responses=_ANSWERS, response_class=Response
 )
 def tile_of_city(
-    request: Request, store: Store, city: str, grid: str, zoom: int, row: int, column: int,
+    request: Request, store: Store, city: str, grid: str,
+    zoom: WholeNumber, row: WholeNumber, column: WholeNumber,
     side_px: _Side = 256, datetime: _Datetime = None, v: _Version = None,
 ) -> Response:  # fmt: skip
     """The city's imagery in a tile: the newest adequate scene on top."""

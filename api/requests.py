@@ -1,5 +1,6 @@
 """What every route needs of a request: the database, and that no parameter is unknown."""
 
+import re
 from collections.abc import Callable
 from datetime import date, datetime
 from typing import Annotated, Any, TypeVar
@@ -7,6 +8,8 @@ from zoneinfo import ZoneInfo
 
 from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
+from pydantic import BeforeValidator
+from pydantic_core import PydanticKnownError
 
 from api.settings import Settings
 from detection.errors import CallerError
@@ -20,6 +23,7 @@ _ALWAYS_KNOWN = frozenset({"f", "token", "lang"})
 
 
 _KNOWN_PARAMETERS = "_known_parameters"
+_DIGITS = re.compile(r"-?[0-9]+")
 _MORE_PARAMETERS = "_more_parameters"
 
 
@@ -44,6 +48,25 @@ async def _settings(request: Request) -> Settings:
     return settings
 
 
+async def json_alone(request: Request) -> None:
+    """For routes whose answer has one form.
+
+    Raises:
+        CallerError: ``f`` names another.
+    """
+    named = request.query_params.get("f", "json")
+    if named.lower() not in ("json", "geojson"):
+        raise CallerError(f"f={named[:32]} is no form of this resource", do="Use json.")
+
+
+def _in_digits(value: Any) -> Any:
+    if isinstance(value, str) and not _DIGITS.fullmatch(value):
+        raise PydanticKnownError("int_parsing")
+    return value
+
+
+WholeNumber = Annotated[int, BeforeValidator(_in_digits)]
+"""Written in digits: Python would also take “1_0”, “ 1” and “1.0”."""
 Store = Annotated[Database, Depends(_database)]
 Installation = Annotated[Settings, Depends(_settings)]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import orjson
 import shapely
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
@@ -18,7 +18,7 @@ from api.links import base_url, with_query
 from api.negotiation import OPENAPI_TYPE
 from api.ogc import parameters
 from api.ogc.documents import GEOJSON, JSON
-from api.requests import Store, read_body
+from api.requests import Store, WholeNumber, json_alone, read_body
 from api.stac_documents import COLLECTION, CONFORMS, link, root_of
 from detection.errors import CallerError, UnknownName
 from inventory.errors import JsonUnusable
@@ -26,7 +26,7 @@ from inventory.store.catalogue import ScenesWanted, all_scenes, count_scenes, fi
 from inventory.store.database import Connection, Database
 from inventory.store.features import CityOnPage
 
-router = APIRouter(tags=["stac"])
+router = APIRouter(tags=["stac"], dependencies=[Depends(json_alone)])
 
 _MOST, _USUAL = 1_000, 100
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,12})?(Z|[+-]\d\d:\d\d)")
@@ -43,7 +43,7 @@ _BODY = {
     }
 }
 _MEMBERS = frozenset({"bbox", "datetime", "ids", "collections", "intersects", "limit", "token"})
-_Limit = Annotated[int | None, Query(ge=1, description=f"Items on a page, at most {_MOST:,}.")]
+_Limit = Annotated[WholeNumber | None, Query(ge=1, description=f"Items on a page, at most {_MOST:,}.")]
 _Bbox = Annotated[
     str | None, Query(description="west,south,east,north in degrees", examples=["100.9,22.7,101.0,22.8"])
 ]

@@ -76,18 +76,26 @@ def read_polygon(data: bytes, *, vertex_limit: int = VERTEX_LIMIT) -> Polygon | 
     Raises:
         PolygonTooLarge, JsonUnusable, PolygonUnusable: each says what is wrong and where.
     """
-    geometry = _geometry_of(_parsed(data))
-    polygons = _polygons_of(geometry)
-    _require_few(polygons, vertex_limit)
-    parts = [[_ring(ring, f"polygon {i}, ring {j}") for j, ring in enumerate(rings)]
-             for i, rings in enumerate(polygons)]  # fmt: skip
+    with _garbage_uncollected():
+        kind, parts = _rings_in(data, vertex_limit)
     over = [not all(map(is_plain, rings)) for rings in parts]
     parts = [unrolled(rings, f"polygon {i}") if over[i] else rings for i, rings in enumerate(parts)]
     shapes = [Polygon(rings[0], rings[1:]) for rings in parts]
-    made: Polygon | MultiPolygon = shapes[0] if geometry["type"] == "Polygon" else MultiPolygon(shapes)
+    made: Polygon | MultiPolygon = shapes[0] if kind == "Polygon" else MultiPolygon(shapes)
     _require_valid(made)
     _require_inside(shapes)
     return _cut_at_180(shapes) if any(over) else made
+
+
+def _rings_in(data: bytes, vertex_limit: int) -> tuple[str, list[list[Ring]]]:
+    """The geometry's type, and the rings of each of its polygons."""
+    geometry = _geometry_of(_parsed(data))
+    polygons = _polygons_of(geometry)
+    _require_few(polygons, vertex_limit)
+    return geometry["type"], [
+        [_ring(ring, f"polygon {i}, ring {j}") for j, ring in enumerate(rings)]
+        for i, rings in enumerate(polygons)
+    ]
 
 
 def _cut_at_180(shapes: list[Polygon]) -> Polygon | MultiPolygon:
@@ -131,8 +139,7 @@ def _longest_number(bare: bytes) -> int:
 def _parsed_fast(data: bytes, *, members: int) -> Any:
     """The document, an eighth of the time; None where anything is unusual, a member named twice among it."""
     try:
-        with _garbage_uncollected():
-            document = orjson.loads(data)
+        document = orjson.loads(data)
     except orjson.JSONDecodeError:
         return None
     return document if members <= _FEW_MEMBERS and _members(document) == members else None
@@ -140,7 +147,7 @@ def _parsed_fast(data: bytes, *, members: int) -> Any:
 
 @contextmanager
 def _garbage_uncollected() -> Iterator[None]:
-    """Nothing that parsing makes is garbage yet; the collector would look through a hundred thousand lists for it."""
+    """All that is parsed within comes and goes: the collector would look through a hundred thousand lists in vain."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -17,7 +17,7 @@ from api.ogc.conditions import Conditions, queryables_asked
 from api.ogc.crs import CRS84, LON_LAT, Crs, in_crs, in_crs_text, read_crs
 from api.ogc.documents import GEOJSON, HTML, JSON, collection_named
 from api.ogc.formats import Format
-from api.requests import Installation, Store, takes_also, today_in
+from api.requests import Installation, Store, WholeNumber, takes_also, today_in
 from detection.errors import CallerError
 from inventory.feature_tables import parsed
 from inventory.store import feature_pages, features
@@ -50,7 +50,7 @@ PAGE_EXAMPLE = {
     "features": [_FEATURE_EXAMPLE],
 }
 
-_Limit = Annotated[int | None, Query(ge=1, description="Features on a page, at most 10,000.")]
+_Limit = Annotated[WholeNumber | None, Query(ge=1, description="Features on a page, at most 10,000.")]
 _Crs = Annotated[str | None, Query(description="One of the collection’s “crs”.", examples=[CRS84])]
 
 
@@ -94,7 +94,9 @@ def items(
         Literal["results", "hits"], Query(description="hits: the total alone.")
     ] = "results",
     cursor: Annotated[str | None, Query(description="From a “next” link.")] = None,
-    offset: Annotated[int | None, Query(ge=0, description="Features to skip; prefer “next” links.")] = None,
+    offset: Annotated[
+        WholeNumber | None, Query(ge=0, description="Features to skip; prefer “next” links.")
+    ] = None,
     bom: Annotated[bool, Query(description="CSV: false for programs, without byte order mark.")] = True,
 ) -> Response:
     """A page of a collection's features, in the format that is asked for."""

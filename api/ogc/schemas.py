@@ -7,22 +7,21 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from api.fresh import city_asked
 from api.links import city_url
 from api.negotiation import preferred
 from api.ogc.area_counts import columns_of
 from api.ogc.documents import ABOUT, JSON, SCHEMA, collection_named
-from api.requests import Store
-from detection.errors import CallerError
+from api.requests import Store, json_alone
 from inventory.editing import WRITABLE
 from inventory.feature_tables import LAYERS, POINT
 from inventory.store.features import CityOnPage, Collection, queryables_of
 from inventory.store.filter_operators import Kind
 from inventory.store.queryables import GEOMETRY
 
-router = APIRouter(tags=["features"])
+router = APIRouter(tags=["features"], dependencies=[Depends(json_alone)])
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _POINT_REF = "https://geojson.org/schema/Point.json"
@@ -149,8 +148,6 @@ def feature_schema(request: Request, store: Store, city: str, collection: str) -
 
 
 def _asked(request: Request, store: Store, city: str, collection: str) -> tuple[Collection, str, CityOnPage]:
-    if request.query_params.get("f", "json") != "json":
-        raise CallerError(f"f={request.query_params['f'][:32]} is no form of this resource", do="Use json.")
     named = collection_named(collection)
     with store.transaction(read_only=True) as connection:
         shown = city_asked(request, connection, city)

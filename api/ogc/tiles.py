@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import morecantile
 import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from api import pages
@@ -20,7 +20,7 @@ from api.links import city_url, link, with_query
 from api.negotiation import wants_html
 from api.ogc import parameters
 from api.ogc.documents import HTML, JSON
-from api.requests import Store, today_in
+from api.requests import Store, WholeNumber, json_alone, today_in
 from detection.errors import CallerError, UnknownName
 from inventory.domain.tiles import DEEPEST_ZOOM, Tile
 from inventory.store.database import Connection, Database
@@ -28,6 +28,7 @@ from inventory.store.features import CityOnPage
 from inventory.tiling import FIRST_ZOOM, LAST_ZOOM, TiledLayer, TilesAsked, Tiling, attributions
 
 router = APIRouter(tags=["tiles"])
+_JSON_ALONE = [Depends(json_alone)]
 
 MVT = "application/vnd.mapbox-vector-tile"
 GRID = "WebMercatorQuad"
@@ -63,7 +64,12 @@ def _grid() -> dict[str, Any]:
 # --- the grid -------------------------------------------------------------------------------------------------
 
 
-@router.get("/cities/{city}/tileMatrixSets", responses=_DOCUMENT, response_class=JSONResponse)
+@router.get(
+    "/cities/{city}/tileMatrixSets",
+    responses=_DOCUMENT,
+    response_class=JSONResponse,
+    dependencies=_JSON_ALONE,
+)
 def tile_matrix_sets(request: Request, store: Store, city: str) -> Response:
     """The grids of tiles: one, that of web maps."""
     with store.transaction(read_only=True) as connection:
@@ -73,7 +79,12 @@ def tile_matrix_sets(request: Request, store: Store, city: str) -> Response:
     return JSONResponse({"tileMatrixSets": sets, "links": [link(address, "self", JSON)]})
 
 
-@router.get("/cities/{city}/tileMatrixSets/{grid}", responses=_DOCUMENT, response_class=JSONResponse)
+@router.get(
+    "/cities/{city}/tileMatrixSets/{grid}",
+    responses=_DOCUMENT,
+    response_class=JSONResponse,
+    dependencies=_JSON_ALONE,
+)
 def tile_matrix_set(request: Request, store: Store, city: str, grid: str) -> Response:
     """The grid of web maps, zoom by zoom."""
     require_grid(grid)
@@ -97,21 +108,34 @@ def tilesets_of_collection(request: Request, store: Store, city: str, collection
     return _tilesets(request, store, city, collection)
 
 
-@router.get("/cities/{city}/tiles/{grid}", responses=_DOCUMENT, response_class=JSONResponse)
+@router.get(
+    "/cities/{city}/tiles/{grid}",
+    responses=_DOCUMENT,
+    response_class=JSONResponse,
+    dependencies=_JSON_ALONE,
+)
 def tileset(request: Request, store: Store, city: str, grid: str) -> Response:
     """The city's tiles in a grid."""
     return _tileset(request, store, city, grid, None)
 
 
 @router.get(
-    "/cities/{city}/collections/{collection}/tiles/{grid}", responses=_DOCUMENT, response_class=JSONResponse
+    "/cities/{city}/collections/{collection}/tiles/{grid}",
+    responses=_DOCUMENT,
+    response_class=JSONResponse,
+    dependencies=_JSON_ALONE,
 )
 def tileset_of_collection(request: Request, store: Store, city: str, collection: str, grid: str) -> Response:
     """A collection's tiles in a grid."""
     return _tileset(request, store, city, grid, collection)
 
 
-@router.get("/cities/{city}/tiles/{grid}/tilejson", responses=_DOCUMENT, response_class=JSONResponse)
+@router.get(
+    "/cities/{city}/tiles/{grid}/tilejson",
+    responses=_DOCUMENT,
+    response_class=JSONResponse,
+    dependencies=_JSON_ALONE,
+)
 def tilejson(
     request: Request, store: Store, city: str, grid: str,
     class_: _Classes = None, datetime: _Datetime = None, level: _Level = None,
@@ -124,6 +148,7 @@ def tilejson(
     "/cities/{city}/collections/{collection}/tiles/{grid}/tilejson",
     responses=_DOCUMENT,
     response_class=JSONResponse,
+    dependencies=_JSON_ALONE,
 )
 def tilejson_of_collection(
     request: Request, store: Store, city: str, collection: str, grid: str,
@@ -248,7 +273,8 @@ def _title(city: CityOnPage, collection: str | None) -> str:
 
 @router.get("/cities/{city}/tiles/{grid}/{zoom}/{row}/{column}", responses=_ANSWERS, response_class=Response)
 def tile(
-    request: Request, store: Store, city: str, grid: str, zoom: int, row: int, column: int,
+    request: Request, store: Store, city: str, grid: str,
+    zoom: WholeNumber, row: WholeNumber, column: WholeNumber,
     class_: _Classes = None, datetime: _Datetime = None, level: _Level = None, v: _Version = None,
 ) -> Response:  # fmt: skip
     """A tile with the layers assets and areas."""
@@ -261,7 +287,8 @@ def tile(
     response_class=Response,
 )
 def tile_of_collection(
-    request: Request, store: Store, city: str, collection: str, grid: str, zoom: int, row: int, column: int,
+    request: Request, store: Store, city: str, collection: str, grid: str,
+    zoom: WholeNumber, row: WholeNumber, column: WholeNumber,
     class_: _Classes = None, datetime: _Datetime = None, level: _Level = None, v: _Version = None,
 ) -> Response:  # fmt: skip
     """A tile of one collection."""

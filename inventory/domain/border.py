@@ -124,8 +124,9 @@ class PolygonOverLeaves:
         # Most edges of a fine border lie in one leaf, or in one cell without any, and need not go down to it. One
         # of each such cell goes: the cells around it are crossed, too.
         leaf = leaves.of(first)
-        within = leaf == leaves.of(last)
-        empty = np.flatnonzero(within & (leaf < 0))
+        within = leaves.hold(leaf, last)
+        empty = np.flatnonzero(leaf < 0)
+        empty = empty[leaves.of(last[empty]) < 0]
         corner = leaves.free_corner(first[empty])
         within[empty] = corner == leaves.free_corner(last[empty])
         goes = ~within
@@ -251,11 +252,14 @@ class PolygonOverLeaves:
         """(m,) whether an edge passes so near the corner of a leaf that which side it is on cannot be told."""
         begin, end = self._from[border.edge], self._to[border.edge]
         corner = np.column_stack([west, south])[border.leaf]
+        about = (np.minimum(begin, end) <= corner + _NEAR) & (np.maximum(begin, end) >= corner - _NEAR)
+        rows = np.flatnonzero(about[:, 0] & about[:, 1])
+        begin, end, corner = begin[rows], end[rows], corner[rows]
         along = end - begin
         length = np.maximum(np.einsum("ij,ij->i", along, along), 1e-300)
         share = np.clip(np.einsum("ij,ij->i", corner - begin, along) / length, 0, 1)
         gap = begin + share[:, None] * along - corner
-        near = np.einsum("ij,ij->i", gap, gap) < _NEAR**2
+        near = rows[np.einsum("ij,ij->i", gap, gap) < _NEAR**2]
         found = np.zeros(len(border.crossed), bool)
         found[border.leaf[near]] = True
         return found

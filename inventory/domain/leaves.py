@@ -155,9 +155,16 @@ class Leaves:
         if not len(self.key):
             return np.full(len(keys), -1, np.int64)
         at = np.searchsorted(self.key, keys, side="right") - 1
-        known = np.maximum(at, 0)
-        beyond = keys - self.key[known] > span(self.depth[known])
-        return np.where((at < 0) | beyond, -1, at).astype(np.int64)
+        return np.where(self.hold(at, keys), at, -1).astype(np.int64)
+
+    def hold(self, leaves: Integers, keys: Keys) -> Bools:
+        """(n,) whether each of the leaves given holds the place beside it; none for −1."""
+        if not len(self.key):
+            return np.zeros(len(keys), bool)
+        known = np.maximum(leaves, 0)
+        # Whole numbers without sign: a place before the leaf is very far after it.
+        held: Bools = (leaves >= 0) & (keys - self.key[known] <= span(self.depth[known]))
+        return held
 
 
 NO_LEAVES = Leaves(

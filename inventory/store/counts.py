@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 
 from inventory.domain.places import City
 from inventory.domain.tally import Counted, CountError
-from inventory.store.schema import asset_state, survey, survey_class
+from inventory.store.schema import asset_state, decision, leaf_delta, leaf_list, survey, survey_class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +113,18 @@ def cards(connection: Connection, city: City, classes: Sequence[str]) -> dict[tu
 
 
 def classes_with_assets(connection: Connection, city: City) -> list[str]:
-    """Classes of which the city's store says anything."""
-    return list(
-        connection.execute(
-            select(asset_state.c["class"]).where(asset_state.c.city_id == city.id).distinct()
-        ).scalars()
+    """Classes that the city counted once: looked for, decided upon, or with something listed."""
+    looked_for = (
+        select(survey_class.c["class"])
+        .join(survey, survey.c.id == survey_class.c.survey_id)
+        .where(survey.c.city_id == city.id)
     )
+    # Millions of states would take seconds to look through for what these few rows say.
+    others = (
+        select(table.c["class"]).where(table.c.city_id == city.id)
+        for table in (decision, leaf_list, leaf_delta)
+    )
+    return list(connection.execute(looked_for.union(*others)).scalars())
 
 
 def listed_total(connection: Connection, city: City, class_name: str) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -26,6 +27,8 @@ _KNOWN = {
 }  # fmt: skip
 _MAY_BE_UNKNOWN = ("{scene}", "{item}")
 """The city of the tests has no imagery: routes under a scene say that there is none."""
+_WITHOUT_FORMS = ("/healthz", "/readyz", "/metrics", "/source")
+"""For programs that look after the service, and the archive."""
 _STAC = re.compile("/stac/collections/{collection}")
 
 
@@ -54,10 +57,18 @@ class _NeverInTheLoop(Database):
     def transaction(
         self, patience: Patience = Patience.HTTP, *, read_only: bool = False
     ) -> AbstractContextManager[Connection]:
-        with suppress(RuntimeError):
-            asyncio.get_running_loop()
-            raise AssertionError("asked in the event loop")
+        _assert_out_of_the_loop()
         return super().transaction(patience, read_only=read_only)
+
+    def statement(self) -> AbstractContextManager[Connection]:
+        _assert_out_of_the_loop()
+        return super().statement()
+
+
+def _assert_out_of_the_loop() -> None:
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise AssertionError("asked in the event loop")
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +124,32 @@ def test_an_unknown_parameter_is_refused_by_name(service: Service, path: str) ->
     answer = service.get(f"{address(path)}?clasz=tree")
     assert answer.status_code == 400
     assert "clasz" in assert_problem(answer)["what"]
+
+
+@pytest.mark.parametrize("path", [path for path in READ if path not in _WITHOUT_FORMS])
+def test_a_form_that_nothing_has_is_refused_by_name(service: Service, path: str) -> None:
+    answer = service.get(f"{address(path)}?f=docx")
+    assert answer.status_code == 400
+    assert "docx" in assert_problem(answer)["what"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (path, one["name"])
+        for path in READ
+        for one in ALL[path]["get"].get("parameters", [])
+        if "integer" in str(one["schema"])
+    ],
+)
+@pytest.mark.parametrize("odd", ["1_0", " 1", "1.0", "1e1", "+1", "", "１", "0x1"])
+def test_a_number_is_written_in_digits(service: Service, path: str, name: str, odd: str) -> None:
+    in_path = f"{{{name}}}" in path
+    asked = address(path, **({name: quote(odd, safe="")} if in_path else {}))
+    answer = service.client.get(asked, params=None if in_path else {name: odd})
+    # Without a number the address of a tile is another one.
+    assert answer.status_code == 400 or (in_path and not odd and answer.status_code == 404)
+    assert_problem(answer)
 
 
 @pytest.mark.parametrize("path", READ)
