@@ -26,6 +26,7 @@ __all__ = [
     "ingest",
     "life_picture",
     "lives",
+    "memory",
     "migrating",
     "model_comparison",
     "onboarding",
