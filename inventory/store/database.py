@@ -47,19 +47,17 @@ class Patience(Enum):
 
 _HTTP_STATEMENT_MS, _HTTP_LOCK_MS = Patience.HTTP.value
 _SESSION = f"-c timezone=UTC -c statement_timeout={_HTTP_STATEMENT_MS} -c lock_timeout={_HTTP_LOCK_MS}"
-"""What holds where nothing else is said: for statements on their own (``Database.statement``)."""
+"""The patience of ``Patience.HTTP``, where a transaction says nothing else, and for statements on their own."""
 
 
 def _beginning(patience: Patience, read_only: bool) -> str:
-    statement_ms, lock_ms = patience.value
-    said = [
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if read_only else "BEGIN",
-        f"SET LOCAL statement_timeout = {statement_ms}",
-        f"SET LOCAL lock_timeout = {lock_ms}",
-    ]
+    said = ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if read_only else "BEGIN"]
     if patience is Patience.HTTP:
         # Starting helpers, or compiling, takes longer than most answers, and takes the cores from who else asks.
         said += ["SET LOCAL max_parallel_workers_per_gather = 0", "SET LOCAL jit = off"]
+    else:
+        statement_ms, lock_ms = patience.value
+        said += [f"SET LOCAL statement_timeout = {statement_ms}", f"SET LOCAL lock_timeout = {lock_ms}"]
     return "; ".join(said)
 
 
