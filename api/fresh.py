@@ -33,7 +33,7 @@ def city_asked(request: Request, connection: Connection, code: str, *, alone: bo
     city = features.city_on_page(connection, code, alone=alone)
     tag = _tag(request, city)
     request.state.etag = tag
-    if tag in _held(request.headers.get("if-none-match", "")):
+    if is_named(tag, request.headers.get("if-none-match", "")):
         raise NotModified
     return city
 

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 
 from api.fresh import city_asked
 from api.links import city_url, with_query
+from api.negotiation import preferred
 from api.ogc import parameters
 from api.ogc.tiles import GRID, KEPT_FOR_GOOD, attribution_html, require_grid
 from api.requests import Store, WholeNumber, json_alone, today_in
@@ -210,8 +211,8 @@ def _require_side(side_px: int) -> None:
 def _form(request: Request) -> tuple[str, str]:
     named = request.query_params.get("f")
     if named is None:
-        accepted = request.headers.get("accept", "")
-        named = "webp" if "image/webp" in accepted else "png"
+        kinds = {media_type: name for name, (_, media_type) in _FORMS.items()}
+        named = preferred(request.headers.get("accept", ""), kinds, "png")
     if named not in _FORMS:
         raise CallerError(f"f={named[:32]} is no form of a picture", do=f"Use one of {', '.join(_FORMS)}.")
     return _FORMS[named]

@@ -36,7 +36,10 @@ _PAGE_POLICY = (
 )
 _TAKEN = "Accept, Content-Type, Content-Crs, If-Match, If-None-Match, Prefer, X-Request-Id"
 _DATA_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
-_EXPOSED = "Content-Crs, Content-Disposition, Link, Location, ETag, OGC-NumberMatched, OGC-NumberReturned, X-Trace-Id"
+_EXPOSED = (
+    "Content-Crs, Content-Disposition, Link, Location, ETag, OGC-NumberMatched, OGC-NumberReturned, Retry-After,"
+    " X-Request-Id, X-Trace-Id"
+)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}")
 """A caller's own number for a request, which then is ours too: in the log, and in what a refusal says."""
 _LOG = logging.getLogger("urban_inventory")
@@ -62,7 +65,7 @@ class Perimeter:
     ) -> None:
         self._app = app
         self._routes = routes
-        self._public_host = urlsplit(public_url).netloc.lower() if public_url else None
+        self._public_host = _names_of(public_url) if public_url else None
         self._open_to_all = open_to_all
         self._hidden = hidden
 
@@ -112,7 +115,7 @@ class Perimeter:
 
     def _is_our_host(self, host: str) -> bool:
         host = host.lower()
-        if host == self._public_host:
+        if self._public_host is not None and host in self._public_host:
             return True
         try:
             parts = urlsplit(f"//{host}")
@@ -158,12 +161,23 @@ class Perimeter:
         if status == 405:
             headers["Allow"] = ", ".join(self.allowed(scope))
         if self._open_to_all(scope["path"]):
+            headers["Cross-Origin-Resource-Policy"] = "cross-origin"
             headers["Access-Control-Allow-Origin"] = "*"
             headers["Access-Control-Expose-Headers"] = _EXPOSED
             if scope["method"] == "OPTIONS" and "access-control-request-method" in Headers(scope=scope):
                 headers["Access-Control-Allow-Methods"] = headers.get("allow", "")
                 headers["Access-Control-Allow-Headers"] = _TAKEN
                 headers["Access-Control-Max-Age"] = "600"
+
+
+def _names_of(public_url: str) -> frozenset[str]:
+    """How the configured host may be named: proxies add the usual port, some callers the root's dot."""
+    at = urlsplit(public_url)
+    name, usual = at.hostname or "", {"https": 443, "http": 80}.get(at.scheme)
+    names = {at.netloc.lower()}
+    if at.port is None or at.port == usual:
+        names |= {f"{one}{port}" for one in (name, f"{name}.") for port in ("", f":{usual}")}
+    return frozenset(names)
 
 
 class _Answer:

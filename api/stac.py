@@ -201,6 +201,9 @@ def _texts(body: dict[str, Any], name: str) -> list[str] | None:
     value = body.get(name)
     if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
         raise CallerError(f"{name} is no list of texts")
+    if value is not None and any("\0" in one for one in value):
+        # The database's text cannot hold it, and no name of ours does.
+        raise CallerError("a text holds the character 0", where=name, do="Leave it out.")
     return value
 
 

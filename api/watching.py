@@ -20,6 +20,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 from pythonjsonlogger.json import JsonFormatter
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.admission import Room
@@ -181,14 +182,17 @@ class _Sent:
         self.is_whole = False
         """Whether the answer came to its end: else the caller hung up, or it broke."""
         self._send = send
+        self._promised = -1
 
     async def __call__(self, message: Message) -> None:
         await self._send(message)
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self._promised = int(Headers(raw=message["headers"]).get("content-length", "-1"))
         elif message["type"] == "http.response.body":
             self.size += len(message.get("body", b""))
-            self.is_whole = not message.get("more_body", False)
+            # Who has all that was promised may be gone before we say that nothing follows.
+            self.is_whole = not message.get("more_body", False) or self.size == self._promised
 
 
 def route_of(scope: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import ceil, cos, log2, radians
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 import shapely
@@ -175,7 +176,8 @@ def city_tile(scenes: Sequence[CatalogueScene], tile: Tile, side_px: int) -> Cit
             try:
                 file = _file(scene, tile, patience_s=0)
                 picture = tile_of_scene(file, place, side_px=side_px, most_bytes=most)
-            except TooMuchToRead:
+            except (TooMuchToRead, SceneWithoutCrs):
+                # It stays so until somebody changes the scene, and with it the city's version.
                 continue
             except (SceneUnusable, Conflict, StoreBusy):
                 lacking |= surveyed_in(scene.footprint, place, side_px)
@@ -235,6 +237,9 @@ def _file(
         stamp = path.stat()
     except OSError:
         raise _moved(scene) from None
+    if not S_ISREG(stamp.st_mode):
+        # Opening a pipe waits for who writes to it.
+        raise _moved(scene)
     # As ``doctor`` has it: a file that nobody wrote since is the one that was read.
     if stamp.st_mtime > scene.recorded_at.timestamp() and not _COMPARED.holds(path, scene, patience_s):
         raise _moved(scene)

@@ -21,6 +21,8 @@ from inventory.store.queryables import GEOMETRY
 # Beyond this, skipping rows costs more than reading them; cursors cost nothing.
 MAXIMUM_OFFSET = 100_000
 
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,20}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,3})?")
+"""As JSON and most languages write one: Python would also take “1_00”, spaces and digits of other scripts."""
 _DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})T?")
 _DURATION = re.compile(
     r"P(?=.)(?:(\d{1,5})W)?(?:(\d{1,5})D)?(?:T(?=.)(?:(\d{1,5})H)?(?:(\d{1,5})M)?(?:(\d{1,5})S)?)?"
@@ -83,7 +85,7 @@ def read_box_filters(value: str | None, crs: Crs) -> tuple[Filter, ...]:
 def _corners(value: str) -> tuple[float, float, float, float]:
     parts = value.split(",")
     try:
-        numbers = [float(part) for part in parts if len(part) <= 40]
+        numbers = [float(part) for part in parts if _NUMBER.fullmatch(part)]
     except ValueError:
         numbers = []
     if len(numbers) != len(parts) or len(numbers) not in (4, 6) or not all(map(isfinite, numbers)):
@@ -92,6 +94,11 @@ def _corners(value: str) -> tuple[float, float, float, float]:
             do="Give west,south,east,north in degrees.",
         )
     if len(numbers) == 6:
+        if numbers[2] > numbers[5]:
+            raise CallerError(
+                f"bbox={value[:80]} ends below where it begins",
+                do="Order: west,south,lowest,east,north,highest.",
+            )
         # Heights are read and dropped: the inventory is flat.
         return numbers[0], numbers[1], numbers[3], numbers[4]
     return numbers[0], numbers[1], numbers[2], numbers[3]

@@ -113,18 +113,13 @@ def cards(connection: Connection, city: City, classes: Sequence[str]) -> dict[tu
 
 
 def classes_with_assets(connection: Connection, city: City) -> list[str]:
-    """Classes that the city counted once: looked for, decided upon, or with something listed."""
-    looked_for = (
-        select(survey_class.c["class"])
-        .join(survey, survey.c.id == survey_class.c.survey_id)
-        .where(survey.c.city_id == city.id)
-    )
+    """Classes of which something is or was listed, or decided."""
     # Millions of states would take seconds to look through for what these few rows say.
-    others = (
+    listed, waiting, decided = (
         select(table.c["class"]).where(table.c.city_id == city.id)
-        for table in (decision, leaf_list, leaf_delta)
+        for table in (leaf_list, leaf_delta, decision)
     )
-    return list(connection.execute(looked_for.union(*others)).scalars())
+    return list(connection.execute(listed.union(waiting, decided)).scalars())
 
 
 def listed_total(connection: Connection, city: City, class_name: str) -> int:

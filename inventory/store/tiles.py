@@ -198,7 +198,9 @@ _POINTS = f"""
         SELECT ST_AsMVTGeom(ST_Transform(s.geom, 3857), ST_TileEnvelope(:zoom, :column, :row), {EXTENT}, 64, false)
                 AS geom,
             a.public_id AS id, s.class, s.status, s.verified, s.review, s.probability, s.width_m, s.height_m,
-            to_char(s.last_seen AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS last_seen
+            to_char(
+                s.last_seen AT TIME ZONE (SELECT time_zone FROM urban_inventory.city WHERE id = :city), 'YYYY-MM-DD'
+            ) AS last_seen
         FROM urban_inventory.asset_state s
         CROSS JOIN LATERAL (
             SELECT public_id FROM urban_inventory.asset WHERE city_id = :city AND id = s.asset_id OFFSET 0

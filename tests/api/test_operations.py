@@ -157,6 +157,7 @@ def test_who_has_an_answer_is_told_so_until_the_city_changes(
         again = client.get(path, headers={"If-None-Match": named})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
     assert client.head(path, headers={"If-None-Match": tag}).status_code == 304
+    assert client.get(path, headers={"If-None-Match": "*"}).status_code == 304
     assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
     with database.transaction(Patience.JOB) as connection:
         cities.lock_city(connection, cities.get_city(connection, "town").id)

@@ -27,7 +27,22 @@ def test_heights_in_a_box_are_dropped() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "nan,0,1,1", "inf,0,1,1", "0,91,1,92", "0,5,1,4", "181,0,182,1"],
+    [
+        "",
+        "1,2,3",
+        "1,2,3,4,5",
+        "a,b,c,d",
+        "nan,0,1,1",
+        "inf,0,1,1",
+        "0,91,1,92",
+        "0,5,1,4",
+        "181,0,182,1",
+        "1_00,2,101,3",
+        " 1,2,3,4",
+        "1,2,3,4\n",
+        "１,2,3,4",
+        "1,2,9,3,4,8",
+    ],
 )
 def test_a_box_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(CallerError):

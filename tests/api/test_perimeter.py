@@ -78,7 +78,8 @@ def test_public_cities_are_open_to_any_page_without_credentials(service: Service
 
     assert got.headers["access-control-allow-origin"] == "*"
     assert "access-control-allow-credentials" not in got.headers
-    assert "Content-Crs" in got.headers["access-control-expose-headers"]
+    exposed = got.headers["access-control-expose-headers"].split(", ")
+    assert {"Content-Crs", "Retry-After", "X-Request-Id"} <= set(exposed)
     assert asked.status_code == 204
     assert "POST" in asked.headers["access-control-allow-methods"]
     assert "Content-Type" in asked.headers["access-control-allow-headers"]
@@ -100,10 +101,12 @@ def test_we6_a_foreign_host_is_refused_and_in_no_link(service: Service, host: st
 def test_we6_with_a_public_url_links_start_with_it(service: Service, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, public_url="https://trees.example/inventory")
     with served(create_app(settings, service.database)) as url, httpx.Client(base_url=url) as client:
-        for host in ("trees.example", url.removeprefix("http://")):
+        usual = ("trees.example", "TREES.example.", "trees.example:443", "trees.example.:443")
+        for host in (*usual, url.removeprefix("http://")):
             links = client.get("/cities/town/", headers={"Host": host}).json()["links"]
             assert all(link["href"].startswith("https://trees.example/inventory/") for link in links)
         assert client.get("/", headers={"Host": "other.example"}).status_code == 421
+        assert client.get("/", headers={"Host": "trees.example:80"}).status_code == 421
 
 
 def test_a_refusal_is_a_problem_with_what_and_what_to_do(service: Service) -> None:

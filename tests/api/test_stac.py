@@ -146,6 +146,11 @@ def test_the_fields_own_validator_finds_nothing_wrong(shown: Shown) -> None:
         ("POST", "search", {"bbox": ["a"]}),
         ("POST", "search", {"limit": "many"}),
         ("POST", "search", {"ids": "one"}),
+        ("POST", "search", {"ids": ["a\0b"]}),
+        ("POST", "search", {"collections": ["\0"]}),
+        ("POST", "search", {"token": "\0"}),
+        ("GET", "search?bbox=1_00,22,102,23", None),
+        ("GET", "search?bbox=100,22,10,102,23,0", None),
         ("POST", "search", {"colour": "red"}),
         ("POST", "search", {"bbox": [0, 0, 1, 1], "intersects": {"type": "Point", "coordinates": [0, 0]}}),
         ("POST", "search", {"intersects": {"type": "Point", "coordinates": [200, 0]}}),
@@ -350,6 +355,23 @@ def test_a_tile_of_a_scene_shows_its_pixels_where_they_lie(shown: Shown, form: s
     # The town has ground of its own colour here, and it fills most of the tile.
     assert pixels[..., :3].std() > 1
     assert (pixels[..., 3] > 0).mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("image/avif,image/webp,image/*,*/*;q=0.8", "image/webp"),
+        ("image/webp;q=0, image/png", "image/png"),
+        ("image/jpeg", "image/jpeg"),
+        ("*/*", "image/png"),
+    ],
+)
+def test_a_picture_comes_as_the_caller_prefers_and_any_page_may_show_it(
+    shown: Shown, accept: str, media_type: str
+) -> None:
+    answer = shown.client.get(f"/cities/town/scenes/{shown.first}/preview", headers={"Accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
+    assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
 
 
 def test_what_was_not_surveyed_is_transparent_and_beyond_a_scene_is_nothing(shown: Shown) -> None:

@@ -242,6 +242,21 @@ def test_a_file_that_lacks_leaves_a_hole_only_where_no_other_lies(tmp_path: Path
     assert made.picture is not None
 
 
+def test_a_file_that_will_never_say_where_it_lies_keeps_no_tile_from_being_kept(tmp_path: Path) -> None:
+    scene = stored(flat(tmp_path / "a.tif", 100))
+    bare = flat(tmp_path / "bare.tif", 100, crs=None)
+    os.utime(bare, (0, 0))
+    made = city_tile([replace(scene, path=str(bare))], over(scene), 256)
+    assert (made.picture, made.is_whole) == (None, True)
+
+
+def test_what_is_no_file_is_never_opened(tmp_path: Path) -> None:
+    scene = stored(flat(tmp_path / "a.tif", 100))
+    os.mkfifo(tmp_path / "pipe.tif")
+    with pytest.raises(Conflict, match="scene locate"):
+        scene_preview(replace(scene, path=str(tmp_path / "pipe.tif")))
+
+
 def test_scenes_together_may_not_read_more_than_a_tile_is_worth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

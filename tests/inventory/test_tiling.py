@@ -51,6 +51,15 @@ def total(tiling: Tiling, zoom: int, folder: Path) -> int:
     )
 
 
+def test_the_day_when_an_asset_was_seen_last_is_its_citys(database: Database, tmp_path: Path) -> None:
+    with database.transaction(Patience.JOB) as connection:
+        isle = make_city(connection, "isle", time_zone="Pacific/Kiritimati")
+        isle.asset(100.05, 22.05, last_seen=datetime(2025, 6, 1, 12, tzinfo=UTC))
+    with tiling_of(database, "isle") as tiling:
+        (feature,) = decoded(tiling.tile(tile_of(100.05, 22.05, 16)), tmp_path).to_dict("records")
+    assert feature["last_seen"] == "2025-06-02"
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("zoom", [4, 11, 12, 13, 16])
 def test_points_with_more_digits_than_ours_fall_between_no_two_tiles(
