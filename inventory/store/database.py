@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 from sqlalchemy import Connection as Connection  # the type that use cases pass on, without SQLAlchemy
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -29,6 +29,8 @@ _MIGRATION_WAIT_S = 60.0
 _POOL_WAIT_S = 10.0
 _TRUSTED_S = 1.0
 """Who answered so short a while ago is not asked whether it is there."""
+_ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+"""A server behind a network that was cut is given up in half a minute, not after the hours that TCP waits."""
 _RESTS_SINCE = "rests_since"
 _LOCK_NOT_AVAILABLE = "55P03"
 _QUERY_CANCELED = "57014"
@@ -78,15 +80,17 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 8, pool_wait_s: float = _POOL_WAIT_S) -> None:
         self.url = url
         self.pool_size = pool_size
+        address = make_url(engine_url(url))
+        alive = {name: value for name, value in _ALIVE.items() if name not in address.query}
         self._engine: Engine = create_engine(
-            engine_url(url),
+            address,
             pool_size=pool_size,
             # More than these would be opened and closed at each answer; who comes too late waits.
             max_overflow=0,
             pool_timeout=pool_wait_s,
             # The driver begins nothing of its own: ``_BEGINNINGS`` does, in one way to the server and back.
             isolation_level="AUTOCOMMIT",
-            connect_args={"connect_timeout": 10, "options": _SESSION},
+            connect_args={"connect_timeout": 10, "options": _SESSION, **alive},
         )
         event.listen(self._engine, "connect", _with_tidy_cursors)
         event.listen(self._engine, "checkin", _note_rest)
