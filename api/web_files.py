@@ -3,8 +3,9 @@
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
+from api.fresh import keep
 from detection.errors import UnknownName
 
 router = APIRouter(include_in_schema=False)
@@ -24,16 +25,18 @@ _SCRIPT_POLICY = "default-src 'none'; script-src 'self'; connect-src 'self'; fra
 
 
 @router.get("/static/{path:path}")
-def web_file(path: str, v: str | None = None) -> Response:
+def web_file(request: Request, path: str, v: str | None = None) -> Response:
     """One file of the pages; ``v`` names a version for caches and changes nothing."""
     file = _file_at(path)
     media_type = _MEDIA_TYPES.get(f".{path.rpartition('.')[2]}")
     if file is None or media_type is None:
         raise UnknownName("no such file of the pages", do="Run scripts/setup if the map is missing.")
+    content = file.read_bytes()
+    keep(request, content)
     headers = {"Cache-Control": "public, max-age=300"}
     if media_type.startswith("text/javascript"):
         headers["Content-Security-Policy"] = _SCRIPT_POLICY
-    return Response(file.read_bytes(), media_type=media_type, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
 
 
 def _file_at(path: str) -> Traversable | None:

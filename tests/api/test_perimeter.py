@@ -158,6 +158,12 @@ def test_a_busy_store_says_when_to_come_again(service: Service, tmp_path: Path) 
     assert answer.json()["code"] == "store_busy"
 
 
+def test_a_file_of_the_pages_is_not_sent_again(service: Service) -> None:
+    first = service.get("/static/pages.css")
+    again = service.get("/static/pages.css", if_none_match=first.headers["etag"])
+    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+
+
 @pytest.mark.parametrize(
     "path", ["/static/../app.py", "/static/%2e%2e/__init__.py", "/static/..%2f__init__.py", "/static//etc/passwd",
              "/static/", "/static/vendor"]
